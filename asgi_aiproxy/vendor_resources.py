@@ -75,6 +75,7 @@ class VendorResources:
     - `faces`: the client APIs that are served.
     - `options`: further arguments of `PassthroughProxy`.
     - `allow_client_keys`: callers may use their own key, whose resources are all theirs.
+    - `store`: keeps what is remembered, in place of the store of the provider's keys.
     """
 
     def __init__(
@@ -84,7 +85,9 @@ class VendorResources:
         options: Mapping[str, Any],
         *,
         allow_client_keys: bool = False,
+        store: Store | None = None,
     ) -> None:
+        self._store = store
         self._router = router
         self._faces = faces
         self._options = {**options, "allow_client_keys": allow_client_keys}
@@ -126,7 +129,7 @@ class VendorResources:
         principal: Principal = scope.get(SCOPE_KEY) or ANONYMOUS
         own_key = self._allow_client_keys and bool(caller_key(scope))
         owner = "" if own_key or not (principal.id or principal.account) else principal.tenant
-        path = _asgi.local_path(scope) or ""
+        path = (_asgi.local_path(scope) or "").rstrip("/")
         body: dict[str, Any] = {}
         if scope["method"] == "POST" and re.search(api.batches, path):
             data = await _asgi.read_body(scope, receive, _MAX_BODY)
@@ -150,7 +153,7 @@ class VendorResources:
         if own_key or batches is None or not batches.limited:
             batches = None
         if parts[1:] and not _IS_RESOURCE.fullmatch(parts[-1]):  # the content of a file
-            if batches is not None:
+            if batches is not None and scope["method"] == "GET":
                 send = await self._settling(batches, provider, parts[0], send)
             await proxy(scope, receive, send)
             return
@@ -187,7 +190,7 @@ class VendorResources:
             given = calls if isinstance(calls, list) else []
             return [call_in(provider.name, path, call) for call in given]
         file = quote(str(body.get(api.references[0]) or ""), safe="")
-        where = scope["path"][: -len("/batches")] + f"/files/{file}/content"
+        where = scope["path"].rstrip("/")[: -len("/batches")] + f"/files/{file}/content"
         reader = CallReader(provider.name, path)
         reading = {**scope, "method": "GET", "path": where, "raw_path": where.encode()}
         reading |= {GATE_KEY: None, "headers": [h for h in scope["headers"] if h[0] not in _BODY]}
@@ -264,7 +267,7 @@ class VendorResources:
     ) -> tuple[Provider, str, str] | None:
         """The provider, the owner and the key of a resource; None if it is not known."""
         for provider in candidates:
-            name, store = _entry(provider, id), _store(provider)
+            name, store = _entry(provider, id), self._store_of(provider)
             data = self._local.get(name, time.monotonic())
             if data is None and store is not None:
                 data = await store.get_entry(name)
@@ -272,6 +275,12 @@ class VendorResources:
                 owner, _, key_id = data.decode().partition(" ")
                 return provider, owner, key_id
         return None
+
+    def _store_of(self, provider: Provider) -> Store | None:
+        if self._store is not None:
+            return self._store
+        table = provider.keys.table if provider.keys is not None else None
+        return table.store if table is not None else None
 
     async def remember(
         self, provider: Provider, owner: str, key_id: str, resource: Mapping[str, Any]
@@ -281,7 +290,7 @@ class VendorResources:
         for id in _ids(resource):
             if await self._known([provider], id) is not None:
                 continue
-            name, store = _entry(provider, id), _store(provider)
+            name, store = _entry(provider, id), self._store_of(provider)
             self._local.set(name, value, now + _KEPT_SECONDS, now)
             if store is not None:
                 await store.set_entry(name, value, seconds=_KEPT_SECONDS)
@@ -431,11 +440,6 @@ def _models(body: Mapping[str, Any]) -> list[str]:
 
 def _entry(provider: Provider, id: str) -> str:
     return f"resource:{provider.name}:{id[:300]}"
-
-
-def _store(provider: Provider) -> Store | None:
-    table = provider.keys.table if provider.keys is not None else None
-    return table.store if table is not None else None
 
 
 def _object(data: bytes) -> dict[str, Any]:

@@ -70,14 +70,14 @@ class Vendor:
                 self.first_piece.set()
             if not message.get("more_body"):
                 break
-        method, path = scope["method"], scope["path"].removeprefix("/v1")
+        method, path = scope["method"], scope["path"].removeprefix("/v1").rstrip("/")
         self.seen.append((method, path, key))
         status, answer = self._answer(method, path, key, body)
         data = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
         kind = b"application/octet-stream" if isinstance(answer, bytes) else b"application/json"
         start = {"type": "http.response.start", "status": status}
         await send({**start, "headers": [(b"content-type", kind)]})
-        await send({"type": "http.response.body", "body": data})
+        await send({"type": "http.response.body", "body": b"" if method == "HEAD" else data})
 
     def _answer(self, method: str, path: str, key: str, body: bytes) -> tuple[int, Any]:
         if (method, path) == ("POST", "/files"):
@@ -238,8 +238,9 @@ async def test_resources_of_another_account_do_not_exist(gateway: Gateway, vendo
     ):
         answer = await gateway.call(method, path, token="c")
         assert (answer.status, answer.json["error"]["code"]) == (404, "not_found"), path
-    refused = await gateway.call("POST", "/v1/batches", {"input_file_id": file}, token="c")
-    assert refused.status == 404
+    for path in ("/v1/batches", "/v1/batches/"):
+        refused = await gateway.call("POST", path, {"input_file_id": file}, token="c")
+        assert refused.status == 404
     assert len(vendor.seen) == before
     assert (await gateway.call("GET", f"/v1/files/{file}")).status == 200
 
@@ -427,6 +428,21 @@ async def test_the_budget_is_charged_at_creation_and_corrected_once_when_results
         answer = await budgeted.call("GET", f"/v1/files/{out}/content", worker=worker)
         assert answer.body == vendor.files[out][1]
         assert await budgeted.spent() == 15
+
+
+async def test_a_request_without_the_results_gives_nothing_back(
+    budgeted: Budgeted, vendor: Vendor
+) -> None:
+    vendor.files["file-in"] = "sk-1", line("gpt-x", 100)
+    made = await remembered(budgeted, "file-in")
+    batch = (await budgeted.call("POST", "/v1/batches/", {"input_file_id": made})).json["id"]
+    out = (await budgeted.call("GET", f"/v1/batches/{batch}")).json["output_file_id"]
+    vendor.files[out] = "sk-1", openai_result("gpt-x", 80) + b"\n"
+    for method in ("HEAD", "DELETE"):
+        await budgeted.call(method, f"/v1/files/{out}/content")
+        assert await budgeted.spent() == 50
+    await budgeted.call("GET", f"/v1/files/{out}/content")
+    assert await budgeted.spent() == 40
 
 
 async def test_anthropics_batches_are_charged_and_corrected_too(
