@@ -50,8 +50,8 @@ class ChatGPTToAPIRoutes(CompatApp):
     - `around`: wraps the app that calls the provider, for example in `Quota`.
     - `transport`, `record`: as for `Shim`.
 
-    A caller that sends an access token of its own, a JSON web token, uses that instead of the
-    pool. Raises ConfigurationError if an argument is invalid.
+    A caller that sends an access token of its own, a JSON web token that `verify` does not know,
+    uses that instead of the pool. Raises ConfigurationError if an argument is invalid.
     """
 
     def __init__(
@@ -117,15 +117,16 @@ class ChatGPTToAPIRoutes(CompatApp):
     async def _caller(self, call: CompatCall) -> Caller:
         """Return the caller. Raises APIError (401)."""
         token = bearer_value(call)
-        if token.startswith(_ACCESS_TOKEN):
-            check_sendable(token)
-            return Caller(None, token)
         if _digest(token) in self._api_keys:
             return Caller()
-        if self._verify is not None:
+        own = token.startswith(_ACCESS_TOKEN)
+        if self._verify is not None:  # (first: the gateway's tokens may be JSON web tokens, too)
             caller = await identify(call, (token,), self._verify)
-            if caller.principal is not None:
+            if caller.principal is not None or own:
                 return caller
+        elif own:
+            check_sendable(token)
+            return Caller(None, token)
         elif not self._api_keys:
             return Caller()
         message = "The API key is invalid. Send one of the gateway's keys as a bearer token."

@@ -104,6 +104,15 @@ async def test_tokens_of_the_gateway_are_accepted_and_others_refused() -> None:
     assert (await asgi.request(app, "POST", CHAT, BODY)).status == 401
 
 
+async def test_a_json_web_token_of_the_gateway_is_not_sent_to_the_vendor() -> None:
+    vendors = Vendors()
+    known = {"eyJhbGciOi.gateway": "p"}
+    app = routes(vendors, ["sk-one"], verify=static_tokens(known), api_keys=["eyJ-listed"])
+    for token in (*known, "eyJ-listed", "eyJhbGciOi.own"):
+        assert (await asgi.request(app, "POST", CHAT, BODY, headers=bearer(token))).status == 200
+    assert vendors.keys == ["sk-one", "sk-one", "eyJhbGciOi.own"]
+
+
 async def test_plugins_are_retired() -> None:
     answer = await asgi.request(
         routes(Vendors()), "POST", CHAT, {**BODY, "plugin_ids": ["plugin-1"]}
