@@ -158,7 +158,7 @@ MAY: dict[str, set[str]] = {
     "compat": {"_asgi", "_cancellation", "_control_headers", "_headers", "_json", "accounts"}
     | {"credentials", "dialects", "errors", "framing", "hooks", "ip_ranges", "keys", "messages"}
     | {"exchange", "middleware", "passthrough", "prices", "principal", "providers", "router"}
-    | {"services", "shim", "stores", "upstream", "usage"},
+    | {"services", "shim", "stores", "upstream", "usage", "vendor_resources"},
     "console": names(
         "_asgi _cancellation _request_id accounts admin connect credentials errors inprocess "
         "ip_ranges middleware "

@@ -98,6 +98,25 @@ async def test_root_signs_in_with_the_configured_password() -> None:
         assert answer.json["success"] is False
 
 
+async def test_the_password_of_root_cannot_be_guessed_without_limit_as_an_access_token() -> None:
+    one = OneAPI()
+    _, alice = await one.user("alice")
+    for number in range(20):
+        assert "invalid" in await one.fails("GET", "/api/user/self", token=f"guess-{number}")
+    assert "Too many" in await one.fails("GET", "/api/user/self", token="guess-20")
+    assert "Too many" in await one.fails("GET", "/api/user/self", token=ROOT)
+    await one.call("GET", "/api/user/self", token=alice)  # a valid token is always accepted
+
+
+async def test_another_configured_password_of_root_ends_its_sessions() -> None:
+    one = OneAPI()
+    session = await one.login("root", ROOT)
+    changed = OneAPIRoutes(one.store, root_password="another-password")
+    for app, status in ((one.app, 200), (changed, 401)):
+        me = await asgi.request(app, "GET", "/api/user/self", headers={"cookie": session})
+        assert me.status == status
+
+
 async def test_a_new_password_ends_all_sessions() -> None:
     one = OneAPI()
     await one.user("alice")

@@ -23,6 +23,7 @@ from asgi_aiproxy.compat.oneapi.users import OneAPIUsers
 from asgi_aiproxy.compat.routing import CompatApp, CompatCall
 from asgi_aiproxy.errors import APIError, ConfigurationError, ErrorKind
 from asgi_aiproxy.keys.encryption import SecretCipher
+from asgi_aiproxy.keys.key import fingerprint
 from asgi_aiproxy.middleware.quota import Quota
 from asgi_aiproxy.prices import Pricing
 from asgi_aiproxy.stores.base import Store
@@ -76,7 +77,7 @@ class OneAPIRoutes(CompatApp):
         self._channels = ChannelRouter(data, bases or {})
         self._base = Management(
             data,
-            OneAPIUsers(data, passwords),
+            OneAPIUsers(data, passwords, root_digest=fingerprint(root_password)),
             self._options,
             Balances(data),
             self._channels,

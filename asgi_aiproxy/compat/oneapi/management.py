@@ -6,6 +6,7 @@ as clients of One API expect; only a call without any credential is 401.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http.cookies import CookieError, SimpleCookie
 from typing import Any, TypeVar
@@ -28,13 +29,14 @@ from asgi_aiproxy.compat.oneapi.users import OneAPIUsers
 from asgi_aiproxy.compat.routing import CompatCall, Handler
 from asgi_aiproxy.errors import APIError, ConfigurationError
 from asgi_aiproxy.keys.key import fingerprint
-from asgi_aiproxy.stores.base import StoreUnavailableError
+from asgi_aiproxy.stores.base import RateLimit, StoreUnavailableError
 from asgi_aiproxy.upstream import Transport
 
 SESSION_COOKIE = "session"
 PAGE_ROWS = 10
 ROOT_ID = 1
 _ROOT_QUOTA = 500_000_000_000_000
+_MAX_FAILURES, _FAILURE_SECONDS = 20, 1200.0
 
 T = TypeVar("T")
 
@@ -91,13 +93,17 @@ class Management:
 
     def is_root_password(self, text: str) -> bool:
         """Return whether this is the configured password of `root`."""
-        return fingerprint(text) == self._root_digest
+        return secrets.compare_digest(fingerprint(text), self._root_digest)
 
     def route(self, role: int, run: Run) -> Handler:
         """Return a handler that checks the caller's role and answers in the envelope."""
 
         async def handle(call: CompatCall) -> None:
-            user = await self._caller(call)
+            try:
+                user = await self._caller(call)
+            except ManagementError as error:
+                await fail(call, str(error))
+                return
             if user is None:
                 return
             if user.role < role:
@@ -141,17 +147,32 @@ class Management:
             if not token:
                 await fail(call, "Sign in first, or send a system access token.", status=401)
                 return None
-            if self.is_root_password(token):
-                user = await self.users.find(ROOT_ID)
-            else:
-                user = await self.users.by_access_token(token)
+            user = await self.users.by_access_token(token)
             if user is None:
+                await self.check_failures(call, 0)  # a guess of the password of root
+                if self.is_root_password(token):
+                    user = await self.users.find(ROOT_ID)
+            if user is None:
+                await self.check_failures(call, 1)
                 await fail(call, "The access token is invalid.")
                 return None
         if not user.enabled:
             await fail(call, "The user has been disabled.")
             return None
         return user
+
+    async def check_failures(self, call: CompatCall, amount: int) -> None:
+        """Count failed attempts of an address. Raises ManagementError after too many."""
+        client = call.scope.get("client")
+        address = client[0] if client else "unknown"
+        limit = RateLimit(
+            f"oneapi.login:{address}", "failures", _MAX_FAILURES, _FAILURE_SECONDS, amount
+        )
+        store = self.data.store
+        if amount:
+            await store.admit(secrets.token_hex(8), [limit])
+        elif (await store.peek([limit]))[0].used >= _MAX_FAILURES:
+            raise ManagementError("Too many failed attempts from this address. Try again later.")
 
     async def session_user(self, call: CompatCall) -> User | None:
         """Return the user of the session cookie, if it is valid."""

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from asgi_aiproxy import _json
-from asgi_aiproxy._asgi import ASGIApp, Message, RawHeaders, Send
+from asgi_aiproxy._asgi import ASGIApp, Message, RawHeaders, Receive, Scope, Send
 from asgi_aiproxy._control_headers import PROVIDER
 from asgi_aiproxy.accounts import StoredTokenVerifier
 from asgi_aiproxy.accounts.users import User
@@ -38,6 +38,7 @@ from asgi_aiproxy.principal import Principal
 from asgi_aiproxy.providers import Provider
 from asgi_aiproxy.shim import AIShim
 from asgi_aiproxy.usage.record import UsageRecord
+from asgi_aiproxy.vendor_resources import VendorResources
 
 ERROR_TYPE = "one_api_error"
 _PREFIX = "sk-"
@@ -82,7 +83,7 @@ class RelayRoutes:
         self._quota = quota
         shim = AIShim(base.channels, transport=app.transport, record=self._record)
         self._shim: ASGIApp = app.own(quota(shim))
-        self._proxies: dict[int, tuple[Provider, ASGIApp]] = {}
+        self._proxies: dict[tuple[int, bool], tuple[Provider, ASGIApp]] = {}
         self._records: Callable[[UsageRecord], Any] | None = None
 
     def routes(self) -> list[Route]:
@@ -92,12 +93,16 @@ class RelayRoutes:
             *aliases("POST", _SHIM_PATHS, self._call),
             Route("GET", "/v1/models", self._models),
             Route("GET", "/v1/models/:model", self._model),
-            Route("DELETE", "/v1/models/:model", self._forward),
+            Route("DELETE", "/v1/models/:model", self._administer),
             Route("*", "/v1/edits", self._refuse(_EDITS)),
             Route("*", "/v1/fine-tunes/*", self._refuse(_FINE_TUNES)),
             *[
-                Route("*", f"/v1/{name}/*", self._forward)
-                for name in ("files", "fine_tuning", "batches", "uploads", "vector_stores")
+                Route("*", f"/v1/{name}/*", self._stored)
+                for name in ("files", "batches", "uploads")
+            ],
+            *[
+                Route("*", f"/v1/{name}/*", self._administer)
+                for name in ("fine_tuning", "vector_stores")
             ],
             *aliases("GET", (f"{billing}/subscription", f"/v1{billing}/subscription"),
                      self._subscription),
@@ -217,27 +222,47 @@ class RelayRoutes:
     def _headers(self, call: CompatCall, principal: Principal) -> RawHeaders:
         return prepared_headers(call, Caller(principal))
 
-    async def _forward(self, call: CompatCall) -> None:
-        """Pass a request on to the channel that has the caller's files: always the same one."""
+    async def _administer(self, call: CompatCall) -> None:
+        """Pass on a request for what all users of a channel's account share."""
         caller = await self.caller(call)
+        if caller.user.role < ADMIN:
+            raise _error(403, "Only tokens of administrators can use this path.")
+        await self._forward(call, caller)
+
+    async def _stored(self, call: CompatCall) -> None:
+        """Pass on a request for files or batches: users have their own, administrators all."""
+        caller = await self.caller(call)
+        await self._forward(call, caller, own=caller.user.role < ADMIN)
+
+    async def _forward(self, call: CompatCall, caller: RelayCaller, *, own: bool = False) -> None:
+        """Pass a request on to the channel that has the files: always the same one."""
         row = self._file_channel(caller)
         if row is None:
             raise _no_channel(caller.user.group, "files")
         provider = self._base.channels.provider(row.id)
         if provider is None:
             raise _no_channel(caller.user.group, "files")
-        known = self._proxies.get(row.id)
+        known = self._proxies.get((row.id, own))
         if known is None or known[0] is not provider:
-            proxy = PassthroughProxy(
-                provider, paths="all", transport=self._app.transport, record=self._record
-            )
-            known = self._proxies[row.id] = provider, self._quota(proxy)
+            known = provider, self._quota(self._files_app(provider, own=own))
+            self._proxies[row.id, own] = known
         await call.forward(
             known[1],
             headers=self._headers(call, caller.principal),
             extra=Caller(caller.principal).extra,
             send=RelayErrors(call.send, caller.user.group),
         )
+
+    def _files_app(self, provider: Provider, *, own: bool) -> ASGIApp:
+        options: dict[str, Any] = {"transport": self._app.transport, "record": self._record}
+        if not own:
+            return PassthroughProxy(provider, paths="all", **options)
+        resources = VendorResources(provider, [OPENAI_CHAT], options, store=self._base.data.store)
+
+        async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+            await resources(scope, receive, send)
+
+        return serve
 
     def _file_channel(self, caller: RelayCaller) -> ChannelRow | None:
         rows = self._base.channels.rows

@@ -19,10 +19,8 @@ from asgi_aiproxy.compat.oneapi.rows import ADMIN, COMMON, DISABLED, ENABLED, RO
 from asgi_aiproxy.compat.oneapi.token_routes import TokenRoutes
 from asgi_aiproxy.compat.oneapi.users import SESSION_SECONDS
 from asgi_aiproxy.compat.routing import CompatCall, Route
-from asgi_aiproxy.stores.base import RateLimit
 
 _MAX_NAME, _MIN_PASSWORD, _MAX_PASSWORD, _MAX_DISPLAY, _MAX_EMAIL = 12, 8, 20, 20, 50
-_MAX_FAILURES, _FAILURE_SECONDS = 20, 1200.0
 _MAIL = "This gateway sends no mail: an administrator can set a password or an address."
 _OAUTH = "Signing in with another service is done by the application around this gateway."
 _BLANK = User(id=0, username="", role=0)
@@ -120,14 +118,14 @@ class UserRoutes:
         name, password = m.text_member(body, "username"), m.text_member(body, "password")
         if not name or not password:
             raise m.ManagementError("The username and the password are required.")
-        await self._check_failures(call, 0)
+        await self._base.check_failures(call, 0)
         user = await self._base.users.by_name(name)
         stored = user.password if user is not None else ""
         valid = await self._base.users.passwords.verify(password, stored)
         if user is not None and user.role == ROOT and self._base.is_root_password(password):
             valid = True
         if user is None or not valid or not user.enabled:
-            await self._check_failures(call, 1)
+            await self._base.check_failures(call, 1)
             raise m.ManagementError(
                 "The username or the password is wrong, or the user is disabled."
             )
@@ -139,19 +137,6 @@ class UserRoutes:
         shown |= {"role": user.role, "status": ENABLED if user.enabled else DISABLED}
         blank = _shown(_BLANK, Balance())
         await m.succeed(call, {**blank, **shown}, [(b"set-cookie", value.encode())])
-
-    async def _check_failures(self, call: CompatCall, amount: int) -> None:
-        """Count failed attempts of an address. Raises ManagementError after too many."""
-        client = call.scope.get("client")
-        address = client[0] if client else "unknown"
-        limit = RateLimit(
-            f"oneapi.login:{address}", "failures", _MAX_FAILURES, _FAILURE_SECONDS, amount
-        )
-        store = self._base.data.store
-        if amount:
-            await store.admit(secrets.token_hex(8), [limit])
-        elif (await store.peek([limit]))[0].used >= _MAX_FAILURES:
-            raise m.ManagementError("Too many failed attempts from this address. Try again later.")
 
     async def _logout(self, call: CompatCall) -> Any:
         value = f"{m.SESSION_COOKIE}=; Path=/; Max-Age=0; HttpOnly; SameSite=Strict"

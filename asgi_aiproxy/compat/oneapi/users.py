@@ -2,7 +2,8 @@
 
 The users are those of `asgi_aiproxy.accounts.users`. A session is a signed cookie, so that it is
 valid in all workers: the number of the user, the time it began, and an HMAC-SHA-256 over both with
-a random key of the store and the hash of the password, so that a new password ends all sessions.
+a random key of the store and the hash of the password, so that a new password ends all sessions,
+also that of `root` in the configuration.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import msgspec
 from asgi_aiproxy.accounts import NoSuchRowError
 from asgi_aiproxy.accounts.passwords import Passwords
 from asgi_aiproxy.accounts.users import User, Users
-from asgi_aiproxy.compat.oneapi.rows import OneAPIData, all_rows, key_digest
+from asgi_aiproxy.compat.oneapi.rows import ROOT, OneAPIData, all_rows, key_digest
 from asgi_aiproxy.principal import Budget
 
 SESSION_SECONDS = 30 * 86400
@@ -30,7 +31,10 @@ class OneAPIUsers:
     units of its account.
     """
 
-    def __init__(self, data: OneAPIData, passwords: Passwords | None = None) -> None:
+    def __init__(
+        self, data: OneAPIData, passwords: Passwords | None = None, *, root_digest: str = ""
+    ) -> None:
+        self._root_digest = root_digest
         self.passwords = passwords if passwords is not None else Passwords()
         self._data = data
         self._users = Users(data.store, clock=data.clock)
@@ -105,7 +109,8 @@ class OneAPIUsers:
             fresh = secrets.token_bytes(32)
             await self._data.store.put(_SECRETS, "session", fresh, expected=None)
             self._session_key = await self._data.store.get(_SECRETS, "session") or fresh
-        message = f"{text}.{user.password}".encode()
+        configured = self._root_digest if user.role == ROOT else ""
+        message = f"{text}.{user.password}{configured}".encode()
         found = hmac.new(self._session_key, message, hashlib.sha256).digest()
         return base64.urlsafe_b64encode(found).decode().rstrip("=")
 
