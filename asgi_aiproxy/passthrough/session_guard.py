@@ -17,6 +17,8 @@ from asgi_aiproxy.passthrough.request import ProxyRequest
 
 _JSON_BEGINS = re.compile(rb"[\s\x00]*(?:\xef\xbb\xbf|\xff\xfe|\xfe\xff)?[\s\x00]*[{\[]")
 
+UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+
 
 class SessionGuard:
     """Inspects the messages of one client. `priced` are the models for which the session was
@@ -32,7 +34,7 @@ class SessionGuard:
         ambiguous.
         """
         data = message.encode("utf-8", "surrogatepass") if isinstance(message, str) else message
-        if isinstance(message, bytes) and not _may_be_json(data):
+        if isinstance(message, bytes) and not may_be_json(data):
             return
         found = inspect(data)
         models = found.beside("")
@@ -43,7 +45,7 @@ class SessionGuard:
                 raise APIError(ErrorKind.FORBIDDEN, text, param="model", code="model_not_priced")
 
 
-def _may_be_json(data: bytes) -> bool:
+def may_be_json(data: bytes) -> bool:
     """Return whether a binary message could be JSON. Audio is not, but may begin in the
     same way.
     """
@@ -52,5 +54,5 @@ def _may_be_json(data: bytes) -> bool:
     try:
         data.decode()
     except UnicodeDecodeError:
-        return data.startswith((b"\xff\xfe", b"\xfe\xff"))
+        return data.startswith(UTF16_MARKS)
     return True

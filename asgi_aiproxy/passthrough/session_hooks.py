@@ -14,13 +14,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from asgi_aiproxy.dialects.session_events import SessionProtocol, session_protocol
-from asgi_aiproxy.errors import APIError, ErrorKind
+from asgi_aiproxy.errors import APIError, ErrorKind, invalid
 from asgi_aiproxy.exchange.guarded import ResponseRefusedError
 from asgi_aiproxy.hooks.base import unchecked_response_error
 from asgi_aiproxy.hooks.document_check import check_documents, parse_document
 from asgi_aiproxy.passthrough.guarded_response import MAX_HELD
 from asgi_aiproxy.passthrough.hooks import ProxiedCall, ProxyHooks, proxied_call
 from asgi_aiproxy.passthrough.request import ProxyRequest
+from asgi_aiproxy.passthrough.session_guard import UTF16_MARKS, may_be_json
 from asgi_aiproxy.usage.record import UsageRecord
 
 Data = str | bytes
@@ -61,8 +62,11 @@ class SessionHooks:
     async def client_message(self, data: Data) -> Data:
         """Run the hooks on a message of the client; return the one to send. Raises APIError."""
         body = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
-        if body[:1] != b"{" and isinstance(data, bytes):
-            return data  # audio
+        if isinstance(data, bytes):
+            if not may_be_json(data):
+                return data  # audio
+            if data.startswith(UTF16_MARKS):
+                raise invalid("A message with JSON must be in UTF-8.")
         call = self._call
         call.body = body
         await self._hooks.chain.run_before(call)

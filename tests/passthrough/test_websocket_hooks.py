@@ -80,12 +80,36 @@ async def test_other_responses_pass_as_they_were_sent(frontend: Frontend, path: 
         assert len([await client.recv() for _ in range(4)]) == 4
 
 
-async def test_a_blocked_message_of_a_client_ends_the_session(frontend: Frontend) -> None:
-    async with place(frontend, echo, hooks=[GUARD]) as at, realtime(at.url) as client:
-        await client.send(json.dumps({"type": "x", "text": "project nemo"}))
-        assert json.loads(await client.recv())["error"]["code"] == "content_blocked"
+BLOCKED = json.dumps({"type": "x", "text": "project nemo"})
+
+
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [
+        (BLOCKED, "content_blocked"),
+        (BLOCKED.encode(), "content_blocked"),
+        (b"\n " + BLOCKED.encode(), "content_blocked"),
+        (b"\xef\xbb\xbf" + BLOCKED.encode(), "content_blocked"),
+        (f"[{BLOCKED}]".encode(), "content_blocked"),
+        (BLOCKED.encode("utf-16"), None),
+    ],
+)
+async def test_a_blocked_message_of_a_client_ends_the_session(
+    frontend: Frontend, message: str | bytes, code: str | None
+) -> None:
+    received: list[str | bytes] = []
+
+    async def session(connection: ServerConnection) -> None:
+        async for each in connection:
+            received.append(each)
+            await connection.send('{"error": {"code": "received"}}')
+
+    async with place(frontend, session, hooks=[GUARD]) as at, realtime(at.url) as client:
+        await client.send(message)
+        assert json.loads(await client.recv())["error"]["code"] == code
         with pytest.raises(ConnectionClosed):
             await client.recv()
+    assert received == []
 
 
 async def test_a_hook_sees_the_session_its_messages_and_its_record(frontend: Frontend) -> None:
