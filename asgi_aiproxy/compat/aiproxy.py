@@ -22,6 +22,7 @@ from asgi_aiproxy.compat.answers import EditingSend, without_headers
 from asgi_aiproxy.compat.callers import (
     Caller,
     bearer_value,
+    check_is_not_of_gateway,
     check_sendable,
     chosen_key,
     identify,
@@ -29,7 +30,7 @@ from asgi_aiproxy.compat.callers import (
 )
 from asgi_aiproxy.compat.coze_chats import COZE_API_MODEL, CozeChats
 from asgi_aiproxy.compat.mixed_dialect import AnthropicChatShim, gemini_chat_shim
-from asgi_aiproxy.compat.routing import CompatApp, CompatCall, Route
+from asgi_aiproxy.compat.routing import CompatApp, CompatCall, Handler, Route
 from asgi_aiproxy.compat.web import ChatGPTSite, ClaudeSite, session_key
 from asgi_aiproxy.compat.web_chats import WebChats, web_to_chat
 from asgi_aiproxy.dialects.base import ProviderRequest
@@ -131,6 +132,7 @@ class AIProxyRoutes(CompatApp):
         self._chatgpt_web = ChatGPTSite(chatgpt_web, self)
         self._claude_web = ClaudeSite(claude_web, self)
         self._web_chats = WebChats(self, chatgpt_web, claude_web, record, self._around)
+        chatgpt = self._with_session(self._chatgpt_web.forward, bearer_value)
         self.routes = [
             Route("GET", "/ping", self._ping),
             Route("POST", "/c/v1/chat/completions", self._chat_completions),
@@ -138,13 +140,13 @@ class AIProxyRoutes(CompatApp):
             Route("*", "/dashboard/*", self._dashboard_paths),
             Route("POST", "/claude/api/openai", self._anthropic_to_chat),
             Route("*", "/claude/api/*", self._anthropic_paths),
-            Route("*", "/claude/web/*", self._claude_web.forward),
+            Route("*", "/claude/web/*", self._with_session(self._claude_web.forward, session_key)),
             Route("POST", "/gemini/openai", self._gemini_to_chat),
             Route("*", "/gemini/*", self._gemini_paths),
             Route("POST", "/backend-api/conversation", policy.refuse(_ANONYMOUS_WEB)),
             Route("POST", "/backend-api/web2api", self._web_to_chat),
-            Route("*", "/backend-api/*", self._chatgpt_web.forward),
-            Route("*", "/public-api/*", self._chatgpt_web.forward),
+            Route("*", "/backend-api/*", chatgpt),
+            Route("*", "/public-api/*", chatgpt),
             Route("GET", "/gptimage/*", self._chatgpt_web.image),
             Route("*", "/backend-anon/*", policy.refuse(_ANONYMOUS_WEB)),
             Route("*", "/bing/*", policy.refuse(_BING_RETIRED)),
@@ -245,11 +247,21 @@ class AIProxyRoutes(CompatApp):
 
     # web sites, with the caller's own session
 
+    def _with_session(self, run: Handler, session: Callable[[CompatCall], str]) -> Handler:
+        """Return a handler that never sends a token of this gateway to a web site."""
+
+        async def checked(call: CompatCall) -> None:
+            await check_is_not_of_gateway(session(call), self._verify)
+            await run(call)
+
+        return checked
+
     async def _ask_chatgpt_web(self, call: CompatCall, fields: dict[str, Any]) -> None:
         app = self._web_chats.chatgpt
         if app is None:
             raise policy.not_enabled(self._chatgpt_web.name, self._chatgpt_web.option)
         check_sendable(bearer_value(call))
+        await check_is_not_of_gateway(bearer_value(call), self._verify)
         ids = _object(_object(fields, "openai"), "conversation")
         body = _chat_body(fields, fields.get("model") or "auto", chatgpt_web=ids)
         await self._to(call, app, Caller(None, bearer_value(call)), "",
@@ -267,6 +279,7 @@ class AIProxyRoutes(CompatApp):
         app = self._web_chats.claude
         if app is None:
             raise policy.not_enabled(self._claude_web.name, self._claude_web.option)
+        await check_is_not_of_gateway(session_key(call), self._verify)
         known = _object(given, "conversation").get("uuid")
         body = _chat_body(fields, fields.get("model") or "", claude_web={"uuid": known or ""})
 

@@ -96,6 +96,23 @@ async def identify(call: CompatCall, secrets: Iterable[str], verify: Verify | No
     return Caller(found, own)
 
 
+async def check_is_not_of_gateway(secret: str, verify: Verify | None) -> None:
+    """Raise APIError (401) if a credential for a web site is a token of this gateway, so that it
+    is not sent there.
+    """
+    if verify is None or not secret:
+        return
+    try:
+        principal = await verify(secret)
+    except APIError as error:
+        if error.kind is ErrorKind.OVERLOADED:
+            raise
+        return  # a session of another issuer, or a token that is of no use any more
+    if principal is not None:
+        message = "This is an API key of the gateway. Send your own session of the web site."
+        raise APIError(ErrorKind.UNAUTHORIZED, message, code="gateway_key")
+
+
 def prepared_headers(
     call: CompatCall, caller: Caller, key_id: str = "", *, drop: Iterable[str] = ()
 ) -> RawHeaders:

@@ -13,8 +13,10 @@ from starlette.routing import Route
 
 from asgi_aiproxy import UsageRecord
 from asgi_aiproxy.compat import AIProxyRoutes
+from asgi_aiproxy.middleware import static_tokens
 from asgi_aiproxy.testing import serve
 from tests.support import asgi_client as asgi
+from tests.support.compat_vendors import Vendors
 
 pytestmark = pytest.mark.anyio
 
@@ -343,3 +345,36 @@ async def test_web_sites_are_off_unless_the_operator_names_them() -> None:
         ):
             answer = await ask(app, {**HI, **body})
             assert (answer.status, answer.json["error"]["code"]) == (403, "not_enabled")
+
+
+# ── tokens of the gateway ────────────────────────────────────────────────────
+
+CLAUDE = {"provider": "claude", "claude": {"type": "web"}}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", CHAT, {**HI, "provider": "openai-chat-web"}),
+        ("POST", CHAT, {**HI, **CLAUDE}),
+        ("POST", "/backend-api/web2api", {"messages": [{"content": {"parts": ["Hi"]}}]}),
+        ("GET", "/backend-api/conversations", b""),
+        ("GET", "/public-api/x", b""),
+        ("GET", "/claude/web/api/organizations", b""),
+    ],
+)
+async def test_a_token_of_the_gateway_is_not_sent_to_a_web_site(
+    method: str, path: str, body: Any
+) -> None:
+    vendors = Vendors()
+    app = AIProxyRoutes(
+        chatgpt_web="https://c.example", claude_web="https://d.example",
+        verify=static_tokens({"gateway-1": "p"}), transport=vendors.transport,
+    )  # fmt: skip
+    headers = {"authorization": "Bearer gateway-1"}
+    answer = await asgi.request(app, method, path, body, headers=headers)
+    assert (answer.status, answer.json["error"]["code"]) == (401, "gateway_key")
+    assert vendors.requests == []
+    headers = {"authorization": "Bearer session-of-the-caller"}
+    await asgi.request(app, method, path, body, headers=headers)
+    assert vendors.requests
