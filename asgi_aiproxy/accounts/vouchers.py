@@ -149,7 +149,7 @@ class Vouchers:
         """Change what a voucher is worth. Raises NoSuchRowError, and VoucherError once it is
         redeemed.
         """
-        id = code.upper().translate(_NORMALIZED)[:_ID]
+        id = voucher_id(code)
 
         def change(row: Voucher) -> Voucher:
             if row.redeemed_by:
@@ -273,6 +273,11 @@ def _with_credit(budgets: tuple[Budget, ...], voucher: Voucher) -> tuple[Budget,
     raise VoucherError(
         f"The target has no total budget in {voucher.unit} that this voucher could be added to."
     )
+
+
+def voucher_id(code: str) -> str:
+    """Return the id of the voucher with a code."""
+    return code.upper().translate(_NORMALIZED)[:_ID]
 
 
 def _digest(raw: str) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from contextlib import suppress
 from typing import Any
 
 import msgspec
 
-from asgi_aiproxy.accounts import VoucherError
+from asgi_aiproxy.accounts import NoSuchRowError, VoucherError
 from asgi_aiproxy.accounts.users import User
+from asgi_aiproxy.accounts.vouchers import voucher_id
 from asgi_aiproxy.compat.oneapi import management as m
 from asgi_aiproxy.compat.oneapi.rows import (
     DISABLED,
@@ -137,6 +139,9 @@ class RedemptionRoutes:
             if status not in (ENABLED, DISABLED, THIRD):
                 raise m.ManagementError("status: must be 1 (enabled), 2 (disabled) or 3 (used).")
             changes["status"] = status
+            # (Vouchers may also be redeemed elsewhere: with `Vouchers`, or in the console.)
+            with suppress(NoSuchRowError):  # an imported code that was used
+                await self._base.data.vouchers.enable(self._voucher(row), status == ENABLED)
         else:
             changes["name"] = _checked_name(m.text_member(body, "name"))
             changes["quota"] = _checked_quota(m.int_member(body, "quota"))
@@ -151,9 +156,14 @@ class RedemptionRoutes:
     async def _delete(self, call: CompatCall, user: User) -> Any:
         row = await self._row(m.number(call.names["id"]))
         key = self._base.data.decrypt(row.key, f"redemption:{row.id}")
+        with suppress(NoSuchRowError):
+            await self._base.data.vouchers.table.drop(self._voucher(row))
         await self._base.data.store.drop(_BY_KEY, key_digest(key))
         await self._base.data.redemptions.drop(row_key(row.id))
         return m.NO_DATA
+
+    def _voucher(self, row: RedemptionRow) -> str:
+        return voucher_id(self._base.data.decrypt(row.key, f"redemption:{row.id}"))
 
     async def _row(self, id: int) -> RedemptionRow:
         return await self._base.data.redemptions.get(row_key(max(0, id)))
