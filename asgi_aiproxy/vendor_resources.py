@@ -22,7 +22,7 @@ import asyncio
 import dataclasses
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from random import getrandbits
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
@@ -46,7 +46,7 @@ from asgi_aiproxy.exchange.error_mapping import model_not_allowed_error
 from asgi_aiproxy.exchange.error_responses import send_error
 from asgi_aiproxy.principal import ANONYMOUS, SCOPE_KEY, Principal
 from asgi_aiproxy.providers.base import Provider, Router
-from asgi_aiproxy.providers.vendor_resources import RESOURCE_APIS, ResourceAPI
+from asgi_aiproxy.providers.vendor_resources import RESOURCE_APIS, ResourceAPI, resource_ids
 from asgi_aiproxy.stores.base import Store, StoreUnavailableError
 from asgi_aiproxy.stores.entries import ExpiringEntries
 
@@ -167,11 +167,11 @@ class VendorResources:
             # (Its models and its cost are checked: the proxy cannot read them in a file.)
             anyone = dataclasses.replace(principal, models=())
             scope = {**scope, GATE_KEY: None, SCOPE_KEY: anyone}
-        watch = _Watch(
-            send, self, provider, owner, is_list=not parts, batches=batches, receipt=receipt
-        )
+        lists = not parts and scope["method"] == "GET"
+        watch = _Watch(send, self, provider, owner, is_list=lists, batches=batches, receipt=receipt)
         try:
             await proxy(scope, receive, watch)
+            watch.check()
         finally:
             await watch.aclose()
 
@@ -287,7 +287,7 @@ class VendorResources:
     ) -> None:
         """Remember a resource, and the files that it names, as those of an owner and a key."""
         now, value = time.monotonic(), f"{owner} {key_id}".encode()
-        for id in _ids(resource):
+        for id in resource_ids(resource):
             if await self._known([provider], id) is not None:
                 continue
             name, store = _entry(provider, id), self._store_of(provider)
@@ -309,7 +309,8 @@ class VendorResources:
 class _Watch:
     """An ASGI `send` that reads resources along, and leaves a caller's own items in lists.
 
-    Only JSON is read. A list is held until it is complete, if it must be changed.
+    Only JSON is read. A list is held until it is complete, if it must be changed; if it cannot be
+    read, nothing is sent, and `check` raises APIError.
     """
 
     def __init__(
@@ -325,22 +326,26 @@ class _Watch:
     ) -> None:
         self._batches = batches
         self._receipt = receipt  # of the batch that is created
+        self._unreadable = False
         self._send = send
         self._resources = resources
         self._provider = provider
         self._owner = owner
-        self._list = is_list
+        self._list = is_list and bool(owner)  # a list of which only a part may be sent
         self._start: Message | None = None
         self._pieces: list[bytes] = []
         self._size = 0
         self._reads = False
 
     async def __call__(self, message: Message) -> None:
+        if self._unreadable:
+            return
         if message["type"] == "http.response.start":
             kind = dict(message["headers"]).get(b"content-type", b"")
             self._reads = message["status"] < 300 and kind.startswith(b"application/json")
+            self._unreadable = self._list and message["status"] < 300 and not self._reads
             self._start = message
-            if not self._reads:
+            if not self._reads and not self._unreadable:
                 await self._send(message)
             return
         if not self._reads:
@@ -349,8 +354,9 @@ class _Watch:
         self._pieces.append(message.get("body", b""))
         self._size += len(self._pieces[-1])
         if self._size > _MAX_ANSWER:
-            if self._owner and self._list:
-                raise APIError(ErrorKind.UPSTREAM, "The provider's list is too long.")
+            if self._list:
+                self._unreadable, self._pieces = True, []
+                return
             await self._give_up(message)
         elif not message.get("more_body", False):
             await self._finish()
@@ -369,8 +375,11 @@ class _Watch:
         assert self._start is not None  # noqa: S101 (ASGI's order)
         start = self._start
         items = answer.get("data")
+        if self._list and not isinstance(items, list):
+            self._unreadable = True
+            return
         if isinstance(items, list):
-            if self._owner and self._list:
+            if self._list:
                 answer["data"] = await self._resources.owned(self._provider, self._owner, items)
                 answer |= _bounds(answer)
                 body = _json.dumps(answer)
@@ -402,6 +411,13 @@ class _Watch:
         elif isinstance(file := batch.get("output_file_id"), str):
             await batches.keep(f"{self._provider.name}:{file}", known)
 
+    def check(self) -> None:
+        """Raise APIError for a list of which the caller's own items could not be found."""
+        if self._unreadable:
+            raise APIError(
+                ErrorKind.UPSTREAM, "The provider's list cannot be read, or is too long."
+            )
+
     async def aclose(self) -> None:
         """Give back what was charged for a batch that was not created."""
         receipt, self._receipt = self._receipt, b""
@@ -415,15 +431,6 @@ def _bounds(answer: Mapping[str, Any]) -> dict[str, Any]:
     ends = {"first_id": items[0]["id"] if items else None}
     ends["last_id"] = items[-1]["id"] if items else None
     return {name: id for name, id in ends.items() if name in answer}
-
-
-def _ids(resource: Mapping[str, Any]) -> Iterator[str]:
-    for name, value in resource.items():
-        if (name == "id" or name.endswith("_file_id")) and isinstance(value, str) and value:
-            yield value
-    file = resource.get("file")  # of an upload that is complete
-    if isinstance(file, dict):
-        yield from _ids(file)
 
 
 def _models(body: Mapping[str, Any]) -> list[str]:

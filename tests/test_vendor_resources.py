@@ -56,6 +56,7 @@ class Vendor:
         self.seen: list[tuple[str, str, str]] = []
         self.results = LINES
         self.refuses = False
+        self.listed: Any = None
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
@@ -84,6 +85,8 @@ class Vendor:
             id = f"file-{len(self.files)}"
             self.files[id] = key, body
             return 200, self._file(id)
+        if (method, path) == ("GET", "/files") and self.listed is not None:
+            return 200, self.listed
         if (method, path) == ("GET", "/files"):
             mine = [self._file(id) for id, (owner, _) in self.files.items() if owner == key]
             return 200, {"object": "list", "data": mine, "has_more": False}
@@ -253,6 +256,16 @@ async def test_a_list_has_the_callers_own_resources_only(gateway: Gateway) -> No
         answer = await gateway.call("GET", "/v1/files", headers={"aiproxy-key": key})
         listed += [each["id"] for each in answer.json["data"]]
     assert sorted(listed) == sorted(mine)
+
+
+async def test_a_list_that_cannot_be_read_is_not_passed_on(
+    gateway: Gateway, vendor: Vendor
+) -> None:
+    for listed in (b"file-of-cid", [{"id": "file-of-cid"}]):  # another type; not an object
+        vendor.listed = listed
+        answer = await gateway.call("GET", "/v1/files")
+        assert answer.status == 502
+        assert b"file-of-cid" not in answer.body
 
 
 async def test_an_upload_is_streamed(gateway: Gateway, vendor: Vendor) -> None:
