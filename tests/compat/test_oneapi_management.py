@@ -440,7 +440,12 @@ async def test_options_are_set_and_shown_without_secrets() -> None:
     assert not {"SMTPToken", "GitHubClientSecret", "WeChatServerToken"} & set(shown)
     notice = await one.answer("GET", "/api/notice", token="")
     assert notice.json["data"] == "Hello"
-    invalid = {"GroupRatio": "{", "QuotaForNewUser": "many", "WeChatAuthEnabled": "true"}
+    invalid = {
+        "GroupRatio": "{",
+        "QuotaForNewUser": "many",
+        "QuotaForInvitee": "inf",
+        "WeChatAuthEnabled": "true",
+    }
     for key, value in invalid.items():
         await one.fails("PUT", "/api/option/", {"key": key, "value": value})
     ratios = {"key": "GroupRatio", "value": '{"default": 1, "team": 2}'}

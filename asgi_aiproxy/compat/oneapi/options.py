@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -182,9 +183,11 @@ def check_option(name: str, value: str, others: Mapping[str, str]) -> None:
         _ratio_table(value)
     if name in _NUMBERS:
         try:
-            float(value)
+            finite = math.isfinite(float(value))
         except ValueError:
-            raise OptionError(f"{name}: must be a number.") from None
+            finite = False
+        if not finite:
+            raise OptionError(f"{name}: must be a number.")
     needed = _NEEDS.get(name)
     if needed is not None and value == "true" and not others.get(needed):
         raise OptionError(f"{name}: set {needed} first.")
