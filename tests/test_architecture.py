@@ -147,15 +147,16 @@ MAY: dict[str, set[str]] = {
     ),
     # what an operator can do, and its front end over HTTP
     "services": names(
-        "_cancellation _json _retry_queue accounts errors exchange ip_ranges keys messages "
-        "patterns prices principal providers quotas stores upstream usage"
+        "_background_tasks _cancellation _json _retry_queue accounts errors exchange ip_ranges "
+        "keys messages patterns prices principal providers quotas stores upstream usage"
     ),
     "admin": names(
         "_asgi _cancellation _json _request_id accounts credentials dialects errors "
         "exchange ip_ranges keys middleware prices principal providers services stores "
         "upstream usage"
     ),
-    "compat": {"_asgi", "_cancellation", "_control_headers", "_headers", "_json", "accounts"}
+    "compat": {"_asgi", "_background_tasks", "_cancellation", "_control_headers", "_headers"}
+    | {"_json", "accounts"}
     | {"credentials", "dialects", "errors", "framing", "hooks", "ip_ranges", "keys", "messages"}
     | {"exchange", "middleware", "passthrough", "prices", "principal", "providers", "router"}
     | {"services", "shim", "stores", "upstream", "usage", "vendor_resources"},

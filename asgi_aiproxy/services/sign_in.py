@@ -24,6 +24,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
+from asgi_aiproxy._background_tasks import start
 from asgi_aiproxy.accounts import Account, Tokens
 from asgi_aiproxy.accounts.users import EmailTakenError, InvalidLinkError, User, new_invite_code
 from asgi_aiproxy.errors import APIError, ErrorKind, invalid
@@ -227,14 +228,14 @@ class SignInService:
             raise APIError(ErrorKind.FORBIDDEN, message, code="mail")
         email = checked_email(email.strip())
         await self._limit("reset", address_or_network(by.address), _SIGN_UPS)
-        task = asyncio.create_task(self._send_reset(email))
+        task = start(self._send_reset(email), what="mail to reset a password")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def drain(self) -> None:
         """Wait until the mail that was requested is sent."""
         while self._tasks:
-            await asyncio.gather(*self._tasks)
+            await asyncio.wait(tuple(self._tasks))
 
     async def _send_reset(self, email: str) -> None:
         """Send a link in the background: the time of the answer must not show that it is sent."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from asgi_aiproxy._background_tasks import start
 from asgi_aiproxy.accounts.users import User
 from asgi_aiproxy.compat.oneapi import management as m
 from asgi_aiproxy.compat.oneapi.channels import (
@@ -164,7 +165,7 @@ class ChannelRoutes:
     async def _test_all(self, call: CompatCall, user: User) -> Any:
         if self._testing is not None and not self._testing.done():
             raise m.ManagementError("A test of all channels is running already.")
-        self._testing = asyncio.get_running_loop().create_task(self._test_each())
+        self._testing = start(self._test_each(), what="test of all channels")
         return m.NO_DATA
 
     async def _test_each(self) -> None:
