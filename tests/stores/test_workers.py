@@ -61,7 +61,8 @@ def running(task: Task) -> Iterator[list[subprocess.Popen[str]]]:
 
 def events(task: Task) -> list[dict[str, Any]]:
     path = Path(task.log)
-    lines = path.read_bytes().splitlines() if path.exists() else []
+    written = path.read_bytes() if path.exists() else b""
+    lines = written[: written.rfind(b"\n") + 1].splitlines()  # the last one may be half written
     return sorted(map(json.loads, lines), key=lambda line: float(line["at"]))
 
 
