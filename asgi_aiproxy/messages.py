@@ -175,6 +175,16 @@ class Request(FrozenStruct, frozen=True, kw_only=True):
     extra: Extra = {}
 
 
+def after_last_answer(messages: Sequence[Message]) -> Sequence[Message]:
+    """The messages after the last one of the assistant: what a service that keeps the conversation
+    does not have. The last message, if that is the assistant's.
+    """
+    last = max(
+        (number for number, each in enumerate(messages) if each.role == "assistant"), default=-1
+    )
+    return messages[last + 1 :] or messages[-1:]
+
+
 # ── responses ──────────────────────────────────────────────────────────────
 
 

@@ -10,6 +10,27 @@ from asgi_aiproxy.messages import Media, Opaque, Part, Refusal, Request, Tool, T
 
 # Dialects whose requests mark what is to be cached.
 _WITH_CACHE_POINTS = frozenset({"anthropic", "bedrock"})
+# What services choose themselves whose requests only carry messages, and how clients name it.
+_CHOSEN_BY_SERVICE = (
+    ("max_tokens", "max_tokens"),
+    ("temperature", "temperature"),
+    ("top_p", "top_p"),
+    ("top_k", "top_k"),
+    ("stop", "stop"),
+    ("seed", "seed"),
+    ("presence_penalty", "presence_penalty"),
+    ("frequency_penalty", "frequency_penalty"),
+    ("tools", "tools"),
+    ("output", "response_format"),
+    ("thinking", "reasoning_effort"),
+)
+
+
+def chosen_by_service(request: Request) -> list[str]:
+    """Members of the request that a service has no place for whose requests only carry messages."""
+    return [
+        called for name, called in _CHOSEN_BY_SERVICE if getattr(request, name) not in (None, (), 0)
+    ]
 
 
 def vendor_fields(request: Request, known: Collection[str]) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from msgspec import Meta
 
 from asgi_aiproxy.accounts import Account, Tokens
 from asgi_aiproxy.errors import invalid
-from asgi_aiproxy.services.budgets import MICRO
 from asgi_aiproxy.services.csv_export import Cell, csv_lines
+from asgi_aiproxy.services.usage import sum_members
 from asgi_aiproxy.stores.base import Store
 from asgi_aiproxy.usage.ledger import Ledger
 from asgi_aiproxy.usage.sums import By, Totals
@@ -124,13 +124,4 @@ class StatementService:
 
 
 def _line(name: str, totals: Totals) -> StatementLine:
-    return StatementLine(
-        name=name,
-        requests=totals.requests,
-        failed=totals.failed,
-        input=totals.input,
-        output=totals.output,
-        usd=totals.cost / MICRO,
-        not_charged_usd=totals.not_charged / MICRO,
-        units=totals.units,
-    )
+    return StatementLine(name=name, **sum_members(totals))

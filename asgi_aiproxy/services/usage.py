@@ -312,13 +312,17 @@ def _rank(name: str, totals: Totals) -> tuple[int, int, int, str]:
 
 
 def _sum(name: str, totals: Totals) -> SumOut:
-    return SumOut(
-        name=name,
-        requests=totals.requests,
-        failed=totals.failed,
-        input=totals.input,
-        output=totals.output,
-        usd=totals.cost / MICRO,
-        not_charged_usd=totals.not_charged / MICRO,
-        units=totals.units,
-    )
+    return SumOut(name=name, **sum_members(totals))
+
+
+def sum_members(totals: Totals) -> dict[str, Any]:
+    """The members that all sums of exchanges have, with amounts in dollars."""
+    return {
+        "requests": totals.requests,
+        "failed": totals.failed,
+        "input": totals.input,
+        "output": totals.output,
+        "usd": totals.cost / MICRO,
+        "not_charged_usd": totals.not_charged / MICRO,
+        "units": totals.units,
+    }

@@ -7,27 +7,16 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from asgi_aiproxy.dialects import _parsing
-from asgi_aiproxy.dialects._unsupported import unsupported_fields, vendor_fields
+from asgi_aiproxy.dialects._unsupported import (
+    chosen_by_service,
+    unsupported_fields,
+    vendor_fields,
+)
 from asgi_aiproxy.dialects.base import ProviderRequest
-from asgi_aiproxy.messages import Message, Refusal, Request, Text
+from asgi_aiproxy.messages import Message, Refusal, Request, Text, after_last_answer
 
 NAME = "chatgpt_web"
 _PATH = "/backend-api/conversation"
-# The site chooses these itself, or has no place for them.
-_NOT_CARRIED = (
-    ("max_tokens", "max_tokens"),
-    ("temperature", "temperature"),
-    ("top_p", "top_p"),
-    ("top_k", "top_k"),
-    ("stop", "stop"),
-    ("seed", "seed"),
-    ("presence_penalty", "presence_penalty"),
-    ("frequency_penalty", "frequency_penalty"),
-    ("tools", "tools"),
-    ("tool_choice", "tool_choice"),
-    ("output", "response_format"),
-    ("thinking", "reasoning_effort"),
-)
 
 
 def encode_request(request: Request) -> ProviderRequest:
@@ -35,10 +24,10 @@ def encode_request(request: Request) -> ProviderRequest:
     own = vendor_fields(request, {NAME}).get(NAME)
     ids = own if isinstance(own, dict) else {}
     conversation = _parsing.get_text(ids, "conversation_id")
-    messages = _added(request.messages) if conversation else request.messages
-    ignored = [
-        called for name, called in _NOT_CARRIED if getattr(request, name) not in (None, (), 0)
-    ]
+    messages = after_last_answer(request.messages) if conversation else request.messages
+    ignored = chosen_by_service(request)
+    if request.tool_choice is not None:
+        ignored.append("tool_choice")
     ignored += unsupported_fields(request, NAME, known={NAME})
     rows = list(_rows(messages, ignored))
     if not rows:
@@ -65,14 +54,6 @@ def encode_request(request: Request) -> ProviderRequest:
         body["conversation_id"] = conversation
     headers = {"accept": "text/event-stream"}
     return ProviderRequest(_PATH, body, headers=headers, ignored=tuple(dict.fromkeys(ignored)))
-
-
-def _added(messages: Sequence[Message]) -> Sequence[Message]:
-    """What follows the last answer: the site knows the rest."""
-    last = max(
-        (number for number, each in enumerate(messages) if each.role == "assistant"), default=-1
-    )
-    return messages[last + 1 :] or messages[-1:]
 
 
 def _rows(messages: Sequence[Message], ignored: list[str]) -> Iterator[dict[str, Any]]:

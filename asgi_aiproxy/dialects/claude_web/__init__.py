@@ -19,7 +19,11 @@ from typing import Any, ClassVar
 from asgi_aiproxy import _json
 from asgi_aiproxy.dialects import _parsing
 from asgi_aiproxy.dialects._blocks import Blocks
-from asgi_aiproxy.dialects._unsupported import unsupported_fields, vendor_fields
+from asgi_aiproxy.dialects._unsupported import (
+    chosen_by_service,
+    unsupported_fields,
+    vendor_fields,
+)
 from asgi_aiproxy.dialects.base import OutboundDialect, ProviderRequest
 from asgi_aiproxy.errors import APIError, ErrorKind, error_kind_for_status
 from asgi_aiproxy.messages import (
@@ -33,6 +37,7 @@ from asgi_aiproxy.messages import (
     StopReason,
     Text,
     Usage,
+    after_last_answer,
 )
 
 NAME = "claude_web"
@@ -43,17 +48,6 @@ CONVERSATION_EVENT = "conversation"  # by which the id of the conversation is pa
 
 _LABELS = {"system": "System", "user": "Human", "assistant": "Assistant"}
 _STOPS = {"stop_sequence": StopReason.END, "max_tokens": StopReason.LENGTH}
-_NOT_CARRIED = (
-    ("max_tokens", "max_tokens"),
-    ("temperature", "temperature"),
-    ("top_p", "top_p"),
-    ("top_k", "top_k"),
-    ("stop", "stop"),
-    ("tools", "tools"),
-    ("tool_choice", "tool_choice"),
-    ("output", "response_format"),
-    ("thinking", "reasoning_effort"),
-)
 
 
 class ClaudeWeb(OutboundDialect):
@@ -67,10 +61,10 @@ class ClaudeWeb(OutboundDialect):
         known = _parsing.get_text(own, "uuid") if isinstance(own, dict) else ""
         if known and not known.replace("-", "").isalnum():
             known = ""
-        messages = _added(request.messages) if known else request.messages
-        ignored = [
-            called for name, called in _NOT_CARRIED if getattr(request, name) not in (None, (), 0)
-        ]
+        messages = after_last_answer(request.messages) if known else request.messages
+        ignored = chosen_by_service(request)
+        if request.tool_choice is not None:
+            ignored.append("tool_choice")
         ignored += unsupported_fields(request, NAME, known={NAME})
         prompt = _flatten(messages)
         if not prompt:
@@ -181,14 +175,6 @@ def _error(error: Any, status: int) -> APIError:
         upstream_status=status if status >= 400 else None,
         words=(word,) if word else (),
     )
-
-
-def _added(messages: Sequence[Message]) -> Sequence[Message]:
-    """What follows the last answer: the site knows the rest."""
-    last = max(
-        (number for number, each in enumerate(messages) if each.role == "assistant"), default=-1
-    )
-    return messages[last + 1 :] or messages[-1:]
 
 
 def _flatten(messages: Sequence[Message]) -> str:

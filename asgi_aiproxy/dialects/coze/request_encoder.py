@@ -12,7 +12,11 @@ from urllib.parse import urlencode
 
 from asgi_aiproxy import _json
 from asgi_aiproxy.dialects import _parsing
-from asgi_aiproxy.dialects._unsupported import unsupported_fields, vendor_fields
+from asgi_aiproxy.dialects._unsupported import (
+    chosen_by_service,
+    unsupported_fields,
+    vendor_fields,
+)
 from asgi_aiproxy.dialects.base import ProviderRequest
 from asgi_aiproxy.errors import invalid
 from asgi_aiproxy.messages import (
@@ -34,20 +38,6 @@ KNOWN = frozenset(
 )
 _USER = "user"  # an id is required
 _CALL_ID = re.compile(r"coze-(?P<conversation>\d+)-(?P<chat>\d+)-(?P<call>.+)")
-# Set at the bot, not in a request.
-_SET_AT_BOT = (
-    ("max_tokens", "max_tokens"),
-    ("temperature", "temperature"),
-    ("top_p", "top_p"),
-    ("top_k", "top_k"),
-    ("stop", "stop"),
-    ("seed", "seed"),
-    ("presence_penalty", "presence_penalty"),
-    ("frequency_penalty", "frequency_penalty"),
-    ("tools", "tools"),
-    ("output", "response_format"),
-    ("thinking", "reasoning_effort"),
-)
 
 
 def call_id(conversation: Mapping[str, Any], own: str) -> str:
@@ -68,9 +58,7 @@ class _Writer:
 
     def draft(self) -> ProviderRequest:
         request = self._request
-        for name, called in _SET_AT_BOT:
-            if getattr(request, name) not in (None, (), 0):
-                self._ignored.append(called)
+        self._ignored += chosen_by_service(request)  # these are set at the bot
         self._ignored += unsupported_fields(request, NAME, known=KNOWN)
         self._ignored = [name for name in self._ignored if name != "tool_choice"]
         if request.tool_choice is not None and request.tool_choice.mode != "auto":
