@@ -66,6 +66,18 @@ def coze_stream(*texts: str) -> Step:
     )
 
 
+_OTHER = {
+    "completions": b'{"id":"cmpl-1","object":"text_completion","created":1,"model":"m","choices":'
+    b'[{"index":0,"text":"Hello","finish_reason":"stop","logprobs":null}],"usage":{"prompt_tokens"'
+    b':3,"completion_tokens":2,"total_tokens":5}}',
+    "embeddings": b'{"object":"list","model":"m","data":[{"object":"embedding","index":0,"embedding'
+    b'":[0.5]}],"usage":{"prompt_tokens":3,"total_tokens":3}}',
+    "moderations": b'{"id":"modr-1","model":"m","results":[{"flagged":false,"categories":{},'
+    b'"category_scores":{}}]}',
+    "images/generations": b'{"created":1,"data":[{"url":"https://pictures.example/1.png"}]}',
+}
+
+
 class Vendors(Upstream):
     """All vendors at once: each request is answered by the API that its path belongs to."""
 
@@ -88,7 +100,7 @@ class Vendors(Upstream):
         elif path.endswith("/chat/completions"):
             step = streams(*chat_stream("Hel", "lo")) if streamed else answers()
         else:
-            step = answers(b'{"ok": true}')
+            step = answers(_OTHER.get(path.rpartition("/v1/")[2], b'{"ok": true}'))
         self.steps = [step]
         return await super()._handle(request)
 

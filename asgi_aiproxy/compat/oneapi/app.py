@@ -15,7 +15,8 @@ from asgi_aiproxy.compat.oneapi.logs import LogReader
 from asgi_aiproxy.compat.oneapi.management import Management
 from asgi_aiproxy.compat.oneapi.options import OptionRatios, Options
 from asgi_aiproxy.compat.oneapi.redemption_routes import RedemptionRoutes, Redemptions
-from asgi_aiproxy.compat.oneapi.relay import RelayRoutes, encode_relay_error
+from asgi_aiproxy.compat.oneapi.relay import RelayRoutes
+from asgi_aiproxy.compat.oneapi.relay_errors import encode_relay_error
 from asgi_aiproxy.compat.oneapi.rows import OneAPIData
 from asgi_aiproxy.compat.oneapi.token_routes import TokenRoutes
 from asgi_aiproxy.compat.oneapi.user_routes import UserRoutes

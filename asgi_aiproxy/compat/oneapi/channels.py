@@ -173,6 +173,11 @@ def _azure_version(row: ChannelRow) -> str | None:
     return row.other or _config(row).get("api_version") or None
 
 
+def _vendor_name(row: ChannelRow, model: str) -> str:
+    """Return the name that a model has at the vendor of a channel."""
+    return mapping_of(row).get(model) or (deployment(model) if row.type == _AZURE else model)
+
+
 def deployment(model: str) -> str:
     """Return the name that One API gives to the deployment of a model at Azure."""
     return _OLD_SNAPSHOT.sub("", model.replace(".", ""))
@@ -266,9 +271,8 @@ class ChannelRouter:
             if provider is None:
                 continue
             providers[row.id] = row, provider
-            mapping = mapping_of(row)
             for model in models_of(row):
-                name = mapping.get(model) or (deployment(model) if row.type == _AZURE else model)
+                name = _vendor_name(row, model)
                 target = Target(provider, name, max(1, row.weight), -row.priority)
                 targets.setdefault((channel_name(row.id), model), []).append(target)
                 for group in groups_of(row):
@@ -306,8 +310,15 @@ class ChannelRouter:
         return self._models.get(group, [])
 
     def candidates(self, provider: str, model: str) -> Sequence[Target]:
-        """Return the targets for a model in a group or at a channel, in no order."""
-        return self._targets.get((provider, model), [])
+        """Return the targets for a model in a group or at a channel, in no order.
+
+        A channel that a token selects gets any model, also one that is not in its list.
+        """
+        found = self._targets.get((provider, model), [])
+        if found or provider != channel_name(channel_id(provider)):
+            return found
+        known = self._providers.get(channel_id(provider))
+        return [Target(known[1], _vendor_name(known[0], model))] if known is not None else []
 
     # as a router
 

@@ -131,9 +131,10 @@ class InfoRoutes:
         return {"quota": total_quota(await self._entries(_filter(call), _SUM_ROWS, user))}
 
     async def _delete_log(self, call: CompatCall, user: User) -> Any:
-        raise m.ManagementError(
-            "The gateway keeps the latest records and removes older ones by itself."
-        )
+        until = m.query_number(call, "target_timestamp")
+        if until <= 0:
+            raise m.ManagementError("target_timestamp: a Unix time is required.")
+        return await self._base.logs.delete(until)
 
     async def _entries(self, wanted: LogFilter, limit: int, user: User | None) -> Any:
         names = {row.id: row.username async for row in self._base.users.all()}

@@ -15,6 +15,7 @@ from asgi_aiproxy.usage.record import Outcome, UsageRecord
 
 UNKNOWN, TOP_UP, CONSUME, MANAGE, SYSTEM = range(5)
 _LOG = "oneapi.log"
+_START = "oneapi.log_start"  # a table with one row: entries before this Unix time were deleted
 _MAX_EVENTS = 100_000
 _MAX_READ = 10_000
 
@@ -76,12 +77,14 @@ class LogReader:
         - `user`: only entries of this user; None for all.
         """
         await self._ledger.drain(2.0)
+        start = await self._start()
         entries = [entry for entry in await self._events() if wanted.matches(entry)]
         if user is not None:
             entries = [entry for entry in entries if entry["user_id"] == user.id]
         if wanted.type in (0, CONSUME):
             account = user.account if user is not None else ""
-            found = await self._ledger.query(Query(account=account), limit=_MAX_READ)
+            query = Query(account=account, since=start)
+            found = await self._ledger.query(query, limit=_MAX_READ)
             records = (_entry(record, users, tokens) for record in found.records)
             entries += [entry for entry in records if entry and wanted.matches(entry)]
         entries.sort(key=lambda entry: entry["created_at"], reverse=True)
@@ -90,8 +93,29 @@ class LogReader:
     async def records(self, user: User, since: float) -> list[UsageRecord]:
         """Return the exchanges of a user since a Unix time."""
         await self._ledger.drain(2.0)
-        query = Query(account=user.account, since=since)
+        query = Query(account=user.account, since=max(since, await self._start()))
         return (await self._ledger.query(query, limit=_MAX_READ)).records
+
+    async def delete(self, until: int) -> int:
+        """Delete the entries before a Unix time; returns how many there were.
+
+        Exchanges are only left out from here on: they stay in the ledger as long as it keeps them,
+        because budgets and the usage of teams are computed from it.
+        """
+        start = await self._start()
+        await self._ledger.drain(2.0)
+        found = await self._ledger.query(Query(since=start, until=until), limit=_MAX_READ)
+        shown = [record for record in found.records if _entry(record, {}, {}) is not None]
+        rows = await self._data.store.read(_LOG, limit=_MAX_READ)
+        old = [id for id, row in rows if json.loads(row)["created_at"] < until]
+        if old:
+            await self._data.store.trim(_LOG, old[-1])
+        await self._data.store.put(_START, "log", str(max(until, int(start))).encode())
+        return len(shown) + len(old)
+
+    async def _start(self) -> float:
+        stored = await self._data.store.get(_START, "log")
+        return float(stored) if stored else 0.0
 
     async def _events(self) -> list[dict[str, Any]]:
         rows = await self._data.store.read(_LOG, limit=_MAX_READ, newest=True)

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from asgi_aiproxy import _json
-from asgi_aiproxy._asgi import ASGIApp, Message, RawHeaders, Receive, Scope, Send
+from asgi_aiproxy._asgi import ASGIApp, RawHeaders, Receive, Scope, Send
 from asgi_aiproxy._control_headers import PROVIDER
 from asgi_aiproxy.accounts import StoredTokenVerifier
 from asgi_aiproxy.accounts.users import User
@@ -26,11 +26,12 @@ from asgi_aiproxy.compat.callers import Caller, prepared_headers
 from asgi_aiproxy.compat.oneapi.channels import channel_name, groups_of
 from asgi_aiproxy.compat.oneapi.management import Management
 from asgi_aiproxy.compat.oneapi.models import model_object
+from asgi_aiproxy.compat.oneapi.relay_errors import RelayErrors, no_channel_error, relay_error
 from asgi_aiproxy.compat.oneapi.rows import ADMIN, ENABLED, ChannelRow, TokenRow, all_rows
 from asgi_aiproxy.compat.routing import CompatApp, CompatCall, Route, aliases
 from asgi_aiproxy.credentials import find_credential
 from asgi_aiproxy.dialects import OPENAI_CHAT
-from asgi_aiproxy.errors import APIError, ErrorKind
+from asgi_aiproxy.errors import APIError
 from asgi_aiproxy.ip_ranges import in_networks
 from asgi_aiproxy.middleware.quota import Quota
 from asgi_aiproxy.passthrough import PassthroughProxy
@@ -40,10 +41,10 @@ from asgi_aiproxy.shim import AIShim
 from asgi_aiproxy.usage.record import UsageRecord
 from asgi_aiproxy.vendor_resources import VendorResources
 
-ERROR_TYPE = "one_api_error"
 _PREFIX = "sk-"
 _AZURE_VERSION = re.compile(r"\d{4}-\d\d-\d\d(?:-preview)?")
 _UNLIMITED = 100_000_000.0
+_USER_DISABLED = "The user of this token has been disabled."
 _EDITS = policy.retired("OpenAI's edits API", "Use /v1/chat/completions.")
 _FINE_TUNES = policy.retired("OpenAI's fine-tunes API", "Use /v1/fine_tuning/jobs.")
 _DISABLING_CODES = {"insufficient_quota", "invalid_api_key", "account_deactivated"}
@@ -62,6 +63,20 @@ _SHIM_PATHS = (
     "/v1/messages",
 )
 _OWN_FORMAT = ("/v1/messages",)  # whose errors keep the form of their own API
+# Models of requests that name none: the first that a channel of the caller serves.
+_DEFAULT_MODELS = {
+    "/v1/moderations": ("text-moderation-stable", "text-moderation-latest",
+                        "omni-moderation-latest"),
+    "/v1/images/generations": ("dall-e-2", "dall-e-3", "gpt-image-1"),
+}  # fmt: skip
+# Members that must not be missing or empty.
+_REQUIRED = {
+    "/v1/chat/completions": "messages",
+    "/v1/completions": "prompt",
+    "/v1/embeddings": "input",
+    "/v1/moderations": "input",
+    "/v1/images/generations": "prompt",
+}
 
 
 class RelayCaller(msgspec.Struct, frozen=True):
@@ -91,6 +106,7 @@ class RelayRoutes:
         billing = "/dashboard/billing"
         return [
             *aliases("POST", _SHIM_PATHS, self._call),
+            Route("POST", "/v1/engines/:model/embeddings", self._call),
             Route("GET", "/v1/models", self._models),
             Route("GET", "/v1/models/:model", self._model),
             Route("DELETE", "/v1/models/:model", self._administer),
@@ -138,16 +154,21 @@ class RelayRoutes:
         token = (find_credential(call.scope) or call.header("authorization")).strip()
         key, _, channel = token.removeprefix(_PREFIX).partition("-")
         if not key:
-            raise _error(401, "No token was sent: send it as 'Authorization: Bearer <token>'.")
-        principal = await self._verify(_PREFIX + key)
+            raise relay_error(401, "No token was sent: send it as 'Authorization: Bearer <token>'.")
+        try:
+            principal = await self._verify(_PREFIX + key)
+        except APIError as error:
+            if error.code == "account_disabled":
+                raise relay_error(403, _USER_DISABLED) from error
+            raise
         if principal is None:
-            raise _error(401, "The token is invalid.")
+            raise relay_error(401, "The token is invalid.")
         user = await self._user(principal)
         client = call.scope.get("client")
         if principal.networks and not in_networks(
             principal.networks, client[0] if client else None
         ):
-            raise _error(403, "Requests from this IP address are not allowed for this token.")
+            raise relay_error(403, "Requests from this IP address are not allowed for this token.")
         own = principal.limits.budgets
         if any(budget.unit == "units" and not budget.shared for budget in own):
             await self._check_left(principal)
@@ -161,7 +182,7 @@ class RelayRoutes:
         id = principal.account.removeprefix("user-")
         user = await self._base.users.find(int(id)) if id.isdecimal() else None
         if user is None or not user.enabled:
-            raise _error(403, "The user of this token has been disabled.")
+            raise relay_error(403, _USER_DISABLED)
         return user
 
     async def _check_left(self, principal: Principal) -> None:
@@ -169,26 +190,27 @@ class RelayRoutes:
         row = TokenRow(id=1, user_id=0, token_id=principal.id, key="", name="")
         found = (await self._base.balances.of_tokens([row])).get(1)
         if found is not None and found.left <= 0:
-            raise _error(401, "The quota of the token is used up.")
+            raise relay_error(401, "The quota of the token is used up.")
 
     def _selected(self, text: str, user: User) -> int:
         """Return the channel that a token selects; 0 for none."""
         if not text:
             return 0
         if user.role < ADMIN:
-            raise _error(403, "Only tokens of administrators can select a channel.")
+            raise relay_error(403, "Only tokens of administrators can select a channel.")
         row = self._base.channels.rows.get(int(text)) if text.isdecimal() else None
         if row is None:
-            raise _error(400, "The selected channel does not exist.")
+            raise relay_error(400, "The selected channel does not exist.")
         if row.status != ENABLED:
-            raise _error(403, "The selected channel is disabled.")
+            raise relay_error(403, "The selected channel is disabled.")
         return row.id
 
     # calls
 
     async def _call(self, call: CompatCall) -> None:
         caller = await self.caller(call)
-        await self._check_channel(call, caller)
+        path = "/v1/embeddings" if "model" in call.names else call.path.rstrip("/")
+        body = await self._checked_body(call, path, caller)
         selected = channel_name(caller.channel) if caller.channel else f"group:{caller.user.group}"
         version = call.query.get("api-version", "")
         if _AZURE_VERSION.fullmatch(version):
@@ -196,28 +218,52 @@ class RelayRoutes:
         headers = self._headers(call, caller.principal)
         headers.append((PROVIDER.encode(), selected.encode("latin-1", "replace")))
         send = call.send
-        if call.path.rstrip("/") not in _OWN_FORMAT:
+        if path not in _OWN_FORMAT:
             send = RelayErrors(call.send, caller.user.group)
         await call.forward(
-            self._shim, headers=headers, extra=Caller(caller.principal).extra, send=send
+            self._shim,
+            path=path,
+            headers=headers,
+            body=body,
+            extra=Caller(caller.principal).extra,
+            send=send,
         )
 
-    async def _check_channel(self, call: CompatCall, caller: RelayCaller) -> None:
-        """Raise APIError (503) if no channel serves the model of a JSON body."""
+    async def _checked_body(self, call: CompatCall, path: str, caller: RelayCaller) -> bytes | None:
+        """Return the body to send if it is not the caller's own: with the model of the path, or
+        a default one.
+
+        Raises APIError: 400 for invalid JSON and a missing member, 403 for a model that the token
+        may not use, 503 if no channel serves the model.
+        """
         if call.header("content-type").startswith("multipart/"):
-            return  # the shim finds the model in the form
+            return None  # the shim finds the model in the form
         try:
             fields = await call.fields()
         except APIError as error:
-            raise _error(400, error.message, "bind_request_body_failed") from error
-        model, group = fields.get("model"), caller.user.group
-        if not isinstance(model, str) or not model:
-            return
-        if not caller.principal.may_use(model):
-            raise _error(403, f"This token may not use the model {model!r}.", None, "model")
+            raise relay_error(400, error.message, "bind_request_body_failed") from error
+        group = caller.user.group
         where = channel_name(caller.channel) if caller.channel else f"group:{group}"
-        if not self._base.channels.candidates(where, model):
-            raise _no_channel(group, model)
+        body: bytes | None = None
+        model = call.names.get("model") or fields.get("model")
+        if not model:
+            defaults = _DEFAULT_MODELS.get(path, ())
+            served = (name for name in defaults if self._base.channels.candidates(where, name))
+            model = next(served, defaults[0] if defaults else None)
+        if model != fields.get("model"):
+            body = _json.dumps({**fields, "model": model})
+        if isinstance(model, str) and model:
+            if not caller.principal.may_use(model):
+                raise relay_error(
+                    403, f"This token may not use the model {model!r}.", None, "model"
+                )
+            if not self._base.channels.candidates(where, model):
+                raise no_channel_error(group, model)
+        required = _REQUIRED.get(path)
+        if required is not None and not fields.get(required):
+            message = f"{required}: is required and must not be empty."
+            raise relay_error(400, message, "required_field_missing", required)
+        return body
 
     def _headers(self, call: CompatCall, principal: Principal) -> RawHeaders:
         return prepared_headers(call, Caller(principal))
@@ -226,7 +272,7 @@ class RelayRoutes:
         """Pass on a request for what all users of a channel's account share."""
         caller = await self.caller(call)
         if caller.user.role < ADMIN:
-            raise _error(403, "Only tokens of administrators can use this path.")
+            raise relay_error(403, "Only tokens of administrators can use this path.")
         await self._forward(call, caller)
 
     async def _stored(self, call: CompatCall) -> None:
@@ -238,10 +284,10 @@ class RelayRoutes:
         """Pass a request on to the channel that has the files: always the same one."""
         row = self._file_channel(caller)
         if row is None:
-            raise _no_channel(caller.user.group, "files")
+            raise no_channel_error(caller.user.group, "files")
         provider = self._base.channels.provider(row.id)
         if provider is None:
-            raise _no_channel(caller.user.group, "files")
+            raise no_channel_error(caller.user.group, "files")
         known = self._proxies.get((row.id, own))
         if known is None or known[0] is not provider:
             known = provider, self._quota(self._files_app(provider, own=own))
@@ -288,7 +334,9 @@ class RelayRoutes:
             if model["id"] == wanted:
                 await call.json(model)
                 return
-        raise _error(404, f"The model '{wanted}' does not exist.", "model_not_found", "model")
+        message = f"The model '{wanted}' does not exist"
+        error = {"message": message, "type": "invalid_request_error", "param": "model"}
+        await call.json({"error": {**error, "code": "model_not_found"}})  # status 200, as One API
 
     def _listed(self, caller: RelayCaller) -> list[dict[str, Any]]:
         names = self._base.channels.group_models(caller.user.group)
@@ -340,82 +388,3 @@ class RelayRoutes:
 
 def _disabled(row: ChannelRow) -> ChannelRow:
     return msgspec.structs.replace(row, status=3)
-
-
-_KINDS = {400: ErrorKind.INVALID, 401: ErrorKind.UNAUTHORIZED, 403: ErrorKind.FORBIDDEN,
-          404: ErrorKind.NOT_FOUND, 503: ErrorKind.OVERLOADED}  # fmt: skip
-
-
-def _error(status: int, message: str, code: str | None = None, param: str = "") -> APIError:
-    return APIError(_KINDS[status], message, status=status, code=code, param=param or None)
-
-
-def _no_channel(group: str, model: str) -> APIError:
-    return _error(503, _no_channel_message(group, model))
-
-
-def _no_channel_message(group: str, model: str) -> str:
-    return (
-        f"No channel is available for the model {model!r} in the group {group!r}. Check the models "
-        "and groups of the channels."
-    )
-
-
-def encode_relay_error(error: APIError) -> bytes:
-    """Write an error of the gateway itself in the form of One API."""
-    body = {"message": error.message, "type": ERROR_TYPE, "param": error.param or ""}
-    return _json.dumps({"error": {**body, "code": error.code}})
-
-
-class RelayErrors:
-    """A `send` that writes the gateway's own errors in the form of One API."""
-
-    def __init__(self, send: Send, group: str) -> None:
-        self._send = send
-        self._group = group
-        self._start: Message | None = None
-        self._pieces: list[bytes] = []
-
-    async def __call__(self, message: Message) -> None:
-        """Pass one message on."""
-        if message["type"] == "http.response.start":
-            names = {name for name, _ in message.get("headers", ())}
-            own = message["status"] >= 400 and b"aiproxy-provider" not in names
-            if own:
-                self._start = message
-            else:
-                await self._send(message)
-        elif self._start is not None:
-            self._pieces.append(message.get("body", b""))
-            if not message.get("more_body", False):
-                await self._finish(self._start, b"".join(self._pieces))
-        else:
-            await self._send(message)
-
-    async def _finish(self, start: Message, body: bytes) -> None:
-        status = start["status"]
-        try:
-            error = _json.loads(body)["error"]
-            status, error = self._converted(status, error)
-            body = _json.dumps({"error": error})
-        except (ValueError, KeyError, TypeError):
-            pass
-        kept = [pair for pair in start["headers"] if pair[0] != b"content-length"]
-        headers = [*kept, (b"content-length", b"%d" % len(body))]
-        await self._send({**start, "status": status, "headers": headers})
-        await self._send({"type": "http.response.body", "body": body})
-
-    def _converted(self, status: int, error: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-        code, message = error.get("code"), str(error.get("message", ""))
-        if status == 404 and (code == "model_not_found" or error.get("param") == "provider"):
-            status, code, message = 503, None, _no_channel_message(self._group, "of the request")
-        elif status == 429 and code == "insufficient_quota":
-            of_user = "of your account" in message
-            code = "insufficient_user_quota" if of_user else "pre_consume_token_quota_failed"
-            status = 403
-        elif status == 400 and code == "missing_required_parameter":
-            code = "required_field_missing"
-        elif status == 400 and code is None:
-            code = "bind_request_body_failed"
-        error = {"message": message, "type": ERROR_TYPE, "param": error.get("param") or ""}
-        return status, {**error, "code": code}

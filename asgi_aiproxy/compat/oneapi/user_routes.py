@@ -45,6 +45,7 @@ class UserRoutes:
             Route("GET", "/api/verification", self._base.open_route(self._no_mail)),
             Route("GET", "/api/reset_password", self._base.open_route(self._no_mail)),
             Route("GET", "/api/oauth/email/bind", mine(m.USER, self._no_mail_bind)),
+            Route("GET", "/api/oauth/wechat/bind", mine(m.USER, self._no_oauth_bind)),
             Route("GET", "/api/oauth/*", self._base.open_route(self._no_oauth)),
             Route("GET", "/api/user/self", mine(m.USER, self._self)),
             Route("PUT", "/api/user/self", mine(m.USER, self._edit_self)),
@@ -151,6 +152,9 @@ class UserRoutes:
     async def _no_oauth(self, call: CompatCall) -> Any:
         raise m.ManagementError(_OAUTH)
 
+    async def _no_oauth_bind(self, call: CompatCall, user: User) -> Any:
+        raise m.ManagementError(_OAUTH)
+
     # oneself
 
     async def _self(self, call: CompatCall, user: User) -> Any:
@@ -158,6 +162,12 @@ class UserRoutes:
 
     async def _edit_self(self, call: CompatCall, user: User) -> Any:
         body = await call.fields()
+        changes = await self._profile_changes(body)
+        await self._change(user, changes)
+        return m.NO_DATA
+
+    async def _profile_changes(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the names and the password of a body that are not empty, as members of a user."""
         changes: dict[str, Any] = {}
         if name := m.text_member(body, "username"):
             changes["username"] = _checked_name(name)
@@ -165,8 +175,7 @@ class UserRoutes:
             changes["display_name"] = _checked_display(display)
         if password := m.text_member(body, "password"):
             changes["password"] = await self._base.users.passwords.hash(_checked_password(password))
-        await self._change(user, changes)
-        return m.NO_DATA
+        return changes
 
     async def _delete_self(self, call: CompatCall, user: User) -> Any:
         if user.role == ROOT:
@@ -241,7 +250,8 @@ class UserRoutes:
 
     async def _get(self, call: CompatCall, user: User) -> Any:
         found = await self._base.user(m.number(call.names["id"]))
-        _check_rank(user, found)
+        if user.role != ROOT:
+            _check_rank(user, found)
         return (await self._shown_users([found]))[0]
 
     async def _create(self, call: CompatCall, user: User) -> Any:
@@ -257,17 +267,12 @@ class UserRoutes:
     async def _edit(self, call: CompatCall, user: User) -> Any:
         body = await call.fields()
         found = await self._base.user(m.int_member(body, "id"))
-        _check_rank(user, found)
+        if user.role != ROOT:
+            _check_rank(user, found)
         role = m.int_member(body, "role")
         if role >= user.role:
             raise m.ManagementError("You cannot give a user your role or a higher one.")
-        changes: dict[str, Any] = {}
-        if name := m.text_member(body, "username"):
-            changes["username"] = _checked_name(name)
-        if display := m.text_member(body, "display_name"):
-            changes["display_name"] = _checked_display(display)
-        if password := m.text_member(body, "password"):
-            changes["password"] = await self._base.users.passwords.hash(_checked_password(password))
+        changes = await self._profile_changes(body)
         if email := m.text_member(body, "email"):
             if len(email) > _MAX_EMAIL:
                 raise m.ManagementError(f"email: must have at most {_MAX_EMAIL} characters.")
