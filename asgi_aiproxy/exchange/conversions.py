@@ -92,8 +92,7 @@ def in_batches(request: GatewayRequest, draft: ProviderRequest) -> Conversion | 
 
     def batch(number: int) -> ProviderRequest | None:
         body = batches.body(number)
-        headers = {**draft.headers, **request.sent_headers}
-        return msgspec.structs.replace(draft, body=body, headers=headers) if body else None
+        return msgspec.structs.replace(draft, body=body) if body else None
 
     def follow_up(bodies: Sequence[bytes]) -> FollowUp | None:
         following = batch(len(bodies))

@@ -51,7 +51,7 @@ from asgi_aiproxy.exchange.error_mapping import (
     no_key_error,
 )
 from asgi_aiproxy.exchange.follow_ups import gather
-from asgi_aiproxy.exchange.guarded import GuardedTranslator, ResponseRefusedError
+from asgi_aiproxy.exchange.guarded import FILTERING, GuardedTranslator, ResponseRefusedError
 from asgi_aiproxy.exchange.key_rotation import KeyRotation
 from asgi_aiproxy.exchange.record import ExchangeRecord, close_response, reported_usage
 from asgi_aiproxy.exchange.relay import CommittedResponse, Relay
@@ -172,6 +172,7 @@ class Exchange:
                 pause *= 2
         except APIError as error:
             self._record.error = bad_request_if_provider_said_400(error)
+            await self._check_texts(error)
             raise
 
     def _answer(self, response: Response) -> CommittedResponse:
@@ -215,13 +216,8 @@ class Exchange:
         return failure.retryable or failure.code == NO_KEY or failure.about is RefusalScope.MODEL
 
     def _log_passed_over(self, target: Target, failure: APIError) -> None:
-        logger.warning(
-            "request %s: provider %s passed over for model %s: %s",
-            self.request_id,
-            target.provider.name,
-            target.model,
-            failure.message,
-        )
+        values = self.request_id, target.provider.name, target.model, failure.message
+        logger.warning("request %s: provider %s passed over for model %s: %s", *values)
 
     async def _try_target(self, prepared: PreparedRequest, *, last: bool) -> CommittedResponse:
         """Try the keys of one target, for as long as it is the key that is refused.
@@ -285,7 +281,8 @@ class Exchange:
         with self.monitor.timeout(timeouts.first, "The provider did not answer in time."):
             self._response = response = await self._relay.transport.send(outgoing)
             if prepared.conversion is not None:
-                response, prepared = await gather(self._relay.transport, prepared, key, response)
+                gathering = self._relay.transport, prepared, key, request.sent_headers
+                response, prepared = await gather(*gathering, response)
                 self._response = response
             if not 200 <= response.status < 300:
                 raise await self._refusal(prepared, response)
@@ -294,14 +291,14 @@ class Exchange:
                 request,
                 prepared,
                 media_type,
-                partial(request_once, self._relay, target, key),
+                partial(request_once, self._relay, target, key, request.sent_headers),
                 partial(
                     self._relay.continuations.writer, request, provider.name, self._record.key_id
                 ),
             )
             self._translator = translator
             read, feed, ended = response.read, translator.feed, end_check(response)
-            guarded = translator if isinstance(translator, GuardedTranslator) else None
+            guarded = translator if isinstance(translator, FILTERING) else None
             first = data = b""
             while not translator.started:
                 data = await read()
@@ -359,6 +356,15 @@ class Exchange:
             error, self._record.provider, status, had_key=bool(self._record.key_id)
         )
 
+    async def _check_texts(self, error: APIError) -> None:
+        """Change the texts of a provider's error as the filters of hooks do."""
+        said = error.provider or self._response is not None  # (a provider's, not the gateway's)
+        filters = self._request.filters
+        if said and filters is not None and not isinstance(error, ResponseRefusedError):
+            from asgi_aiproxy.exchange.guarded_content import checked_error
+
+            await checked_error(filters(), error)
+
     # streaming
 
     async def pump(self, write: Callable[[bytes], Awaitable[None]], first: bytes) -> bytes:
@@ -370,13 +376,9 @@ class Exchange:
         response, translator = self._response, self._translator
         if self._record.finished or response is None or translator is None:
             return first
-        monitor, read, feed, ended = (
-            self.monitor,
-            response.read,
-            translator.feed,
-            end_check(response),
-        )
-        guarded = translator if isinstance(translator, GuardedTranslator) else None
+        monitor, read, feed = self.monitor, response.read, translator.feed
+        ended = end_check(response)
+        guarded = translator if isinstance(translator, FILTERING) else None
         out = first
         held = b""  # the piece before the end, which is sent together with it
         try:
@@ -407,6 +409,7 @@ class Exchange:
             self._record.finished = True
         except APIError as error:
             self._keys.redact(error)
+            await self._check_texts(error)
             error.request_id = self.request_id
             out = held + translator.fail(error)
             if translator.ended:

@@ -11,12 +11,13 @@ not followed.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 import msgspec
 
 from asgi_aiproxy.errors import APIError, ErrorKind
-from asgi_aiproxy.exchange.upstream_request import PreparedRequest
+from asgi_aiproxy.exchange.upstream_request import PreparedRequest, with_headers
 from asgi_aiproxy.keys import Key
 from asgi_aiproxy.providers.base import Provider
 from asgi_aiproxy.translate import MAX_WHOLE
@@ -51,10 +52,15 @@ class _ReadResponse:
 
 
 async def gather(
-    transport: Transport, prepared: PreparedRequest, key: Key | None, response: UpstreamResponse
+    transport: Transport,
+    prepared: PreparedRequest,
+    key: Key | None,
+    headers: Mapping[str, str],
+    response: UpstreamResponse,
 ) -> tuple[UpstreamResponse, PreparedRequest]:
     """Read a response and send what follows from it.
 
+    `headers` are those that hooks send to providers; a request without the key lacks them, too.
     Returns the last response, and the request with the bodies before it in its conversion. A
     refusal ends the call: it is returned unread. Raises APIError.
     """
@@ -77,7 +83,8 @@ async def gather(
         await response.aclose()
         if following.delay:
             await asyncio.sleep(following.delay)
-        draft = provider.transform_request(following.draft)
+        sent = {} if following.anonymous else headers
+        draft = provider.transform_request(with_headers(following.draft, sent))
         used = None if following.anonymous else key
         request = provider.request(following.method, draft, used, streamed=False)
         _check_host(provider, key, request.url, anonymous=following.anonymous)

@@ -1,43 +1,52 @@
-"""`GuardedTranslator`: a response passes through event filters before the client is sent any of it.
+"""Responses that pass through event filters before the client is sent any of them.
 
 Theory of operation. Where filters are set, a response is always decoded into neutral events, also
 if client and provider speak the same dialect. `feed` and `close` only decode; `flush` passes what
 was decoded through the filters, one after the other, and encodes what the last one releases.
 Filters may hold events back, change them, or end the response by raising APIError, and may await
 something. `started`, the commit point, is the first content that all filters have released.
+
+A response of an operation other than chat has no events: `GuardedBody` holds it until it is
+complete, and its texts are checked where they are (see `guarded_content`).
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from asgi_aiproxy.dialects.base import Decoder, Encoder
 from asgi_aiproxy.errors import APIError, ErrorKind
 from asgi_aiproxy.framing import Framer
 from asgi_aiproxy.messages import (
-    BlockDelta,
-    BlockEnd,
-    BlockStart,
     Event,
     EventFilter,
     Response,
-    Text,
     Usage,
     add_usage,
     fold,
     unfold,
 )
 from asgi_aiproxy.providers.emulator import EmulatingFilter
-from asgi_aiproxy.translate import MALFORMED, is_content, malformed_response_error
+from asgi_aiproxy.translate import (
+    MALFORMED,
+    MAX_WHOLE,
+    Translator,
+    is_content,
+    malformed_response_error,
+)
 
 logger = logging.getLogger("asgi_aiproxy")
-
-_ERROR_INDEX = 1 << 30  # of the block in which the message of an error is checked
 
 
 class ResponseRefusedError(APIError):
     """A filter ended a response. The provider and its key are not at fault."""
+
+
+def unchecked_response_error(what: str) -> ResponseRefusedError:
+    """The error for a response that the guards cannot check; `what` begins the sentence."""
+    message = f"{what} cannot be returned here: it would reach you unchecked."
+    return ResponseRefusedError(ErrorKind.FORBIDDEN, message, code="unchecked_response")
 
 
 async def filter_events(
@@ -73,6 +82,64 @@ async def _pass(each: EventFilter, events: Sequence[Event], *, closing: bool) ->
     if closing:
         passed += await each.close()
     return passed
+
+
+class GuardedBody:
+    """Holds a response that is not decoded into events until it is complete, and checks it then.
+
+    Arguments:
+
+    - `inner`: translates the response.
+    - `check`: returns the client's body as the filters release it, or raises APIError.
+    """
+
+    emulated: tuple[str, ...] = ()
+    ended = False
+
+    def __init__(self, inner: Translator, check: Callable[[bytes], Awaitable[bytes]]) -> None:
+        self.inner = inner
+        self._check = check
+        self._held = bytearray()
+        self._complete = False
+        self.started = False
+
+    @property
+    def usage(self) -> Usage | None:
+        """The token counts reported so far."""
+        return self.inner.usage
+
+    @property
+    def model(self) -> str:
+        """The model that the provider reported."""
+        return self.inner.model
+
+    def feed(self, data: bytes) -> bytes:
+        """Hold `data`. Raises APIError above `MAX_WHOLE` bytes."""
+        self._held += self.inner.feed(data)
+        if len(self._held) > MAX_WHOLE:
+            raise APIError(
+                ErrorKind.UPSTREAM,
+                f"The response is longer than {MAX_WHOLE} bytes, so it cannot be checked.",
+            )
+        return b""
+
+    def close(self) -> bytes:
+        """End the response; `flush` checks it."""
+        self._held += self.inner.close()
+        self._complete = True
+        return b""
+
+    async def flush(self) -> bytes:
+        """Return the body once it is complete. Raises ResponseRefusedError if it is refused."""
+        if not self._complete:
+            return b""
+        body, self._held = bytes(self._held), bytearray()
+        self.started = True
+        return await self._check(body) if body else b""
+
+    def fail(self, error: APIError) -> bytes:
+        """Return nothing: no part of the response was sent."""
+        return b""
 
 
 class GuardedTranslator:
@@ -183,7 +250,7 @@ class GuardedTranslator:
         provider if the response is an error or malformed, or the emulation says so.
         """
         if self._failure is not None:
-            raise await self._checked_error(self._failure)
+            raise self._failure
         events: Sequence[Event] = self._decoded
         self._decoded = []
         if self._emulation is not None:
@@ -194,22 +261,6 @@ class GuardedTranslator:
             self._refused = True
             raise
         return self._write(events)
-
-    async def _checked_error(self, error: APIError) -> APIError:
-        """The error of a response. Its message may quote the response, so it is checked as well."""
-        if not self._filters:
-            return error
-        block = (BlockStart(_ERROR_INDEX, Text()), BlockDelta(_ERROR_INDEX, error.message))
-        try:
-            events = await filter_events(
-                self._filters, [*block, BlockEnd(_ERROR_INDEX)], closing=False
-            )
-        except ResponseRefusedError:
-            events = []
-        released = "".join(event.text for event in events if isinstance(event, BlockDelta))
-        if released != error.message:
-            error.message, error.body = "The provider's response failed.", None
-        return error
 
     def _write(self, events: Iterable[Event]) -> bytes:
         events = list(events)
@@ -225,3 +276,7 @@ class GuardedTranslator:
     def fail(self, error: APIError) -> bytes:
         """Return the error event for a client that streams."""
         return self._encoder.fail(error) if self._encoder is not None else b""
+
+
+# Translators whose bytes for the client come from `flush`, since filters may await.
+FILTERING = (GuardedTranslator, GuardedBody)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 
 import msgspec
@@ -11,6 +12,7 @@ from asgi_aiproxy.errors import APIError
 from asgi_aiproxy.exchange.error_mapping import error_from_response
 from asgi_aiproxy.exchange.record import close_response
 from asgi_aiproxy.exchange.relay import Relay
+from asgi_aiproxy.exchange.upstream_request import with_headers
 from asgi_aiproxy.keys import Key
 from asgi_aiproxy.messages import Request, Response
 from asgi_aiproxy.providers.base import Target
@@ -22,14 +24,18 @@ _MAX_ERROR_BYTES = 256 * 1024
 _ERROR_BODY_TIMEOUT_SECONDS = 10.0
 
 
-async def request_once(relay: Relay, target: Target, key: Key | None, request: Request) -> Response:
+async def request_once(
+    relay: Relay, target: Target, key: Key | None, headers: Mapping[str, str], request: Request
+) -> Response:
     """Send a chat request with this key, and return the whole response.
 
-    Raises the APIError of the provider; it may hold the key.
+    `headers` are those that hooks send to providers. Raises the APIError of the provider; it may
+    hold the key.
     """
     provider = target.provider
     request = msgspec.structs.replace(request, model=target.model, stream=False)
-    draft = provider.transform_request(provider.dialect.encode_request(request))
+    draft = with_headers(provider.dialect.encode_request(request), headers)
+    draft = provider.transform_request(draft)
     upstream = await relay.transport.send(provider.request("POST", draft, key, streamed=False))
     try:
         if not 200 <= upstream.status < 300:

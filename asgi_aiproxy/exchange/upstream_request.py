@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Callable, Sequence
+from collections.abc import AsyncIterable, Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ from asgi_aiproxy.dialects._parsing import unparsable_response_error
 from asgi_aiproxy.dialects.base import STREAM_TYPES, OutboundDialect, ProviderRequest
 from asgi_aiproxy.errors import APIError, invalid
 from asgi_aiproxy.exchange.continuation import MEMBER as CONVERSATION, ResponseWriter
-from asgi_aiproxy.exchange.guarded import GuardedTranslator
+from asgi_aiproxy.exchange.guarded import GuardedBody, GuardedTranslator
 from asgi_aiproxy.exchange.relay import CommittedResponse
 from asgi_aiproxy.exchange.request import GatewayRequest
 from asgi_aiproxy.framing import Framer
@@ -94,7 +94,8 @@ class PreparedRequest(msgspec.Struct, frozen=True, gc=False):
 
         Empty: JSON.
         """
-        if isinstance(translator, RawTranslator):
+        inner = translator.inner if isinstance(translator, GuardedBody) else translator
+        if isinstance(inner, RawTranslator):
             return received
         return self.conversion.media_type if self.conversion is not None else ""
 
@@ -165,9 +166,7 @@ def prepare_request(
                 draft = conversion.draft
         except RecursionError:
             raise invalid("The request is nested too deeply to be translated.") from None
-    if request.sent_headers:
-        draft = msgspec.structs.replace(draft, headers={**draft.headers, **request.sent_headers})
-    draft = target.provider.transform_request(draft)
+    draft = target.provider.transform_request(with_headers(draft, request.sent_headers))
     if request.conversation is not None and (
         native or not target.provider.dialect.keeps_conversations
     ):
@@ -181,6 +180,13 @@ def prepare_request(
         draft = msgspec.structs.replace(draft, ignored=(*draft.ignored, *lost))
     body = _json.dumps(draft.body) if draft.body else None
     return PreparedRequest(target, native, draft, body, conversion, emulated)
+
+
+def with_headers(draft: ProviderRequest, headers: Mapping[str, str]) -> ProviderRequest:
+    """The request with further headers, such as those that hooks send."""
+    if not headers:
+        return draft
+    return msgspec.structs.replace(draft, headers={**draft.headers, **headers})
 
 
 def _native_request(
@@ -265,10 +271,11 @@ def select_translator(
     kind = media_type.partition(";")[0].strip().lower()
     if kind == "text/html":
         return BufferedTranslator(_reject_html)
-    if not request.operation.chat:
-        return _operation_translator(request, prepared.conversion, kind)
-    streams = kind in STREAM_TYPES or (request.stream and kind != "application/json")
     filters = request.filters() if request.filters is not None else ()
+    if not request.operation.chat:
+        made = _operation_translator(request, prepared.conversion, kind)
+        return _guarded_body(made, filters, prepared.media_type(media_type, made))
+    streams = kind in STREAM_TYPES or (request.stream and kind != "application/json")
     if filters or prepared.emulated is not None:
         framer = dialect.framer(kind) if streams else None
         writer = write(dialect), request.stream
@@ -298,6 +305,20 @@ def _operation_translator(
     if kind != "application/json":
         return RawTranslator(units(request))
     return BufferedTranslator(lambda body: (body, *read_usage(request, body)))
+
+
+def _guarded_body(
+    translator: Translator, filters: Sequence[EventFilter], content_type: str
+) -> Translator:
+    """The translator of a response without events: filters see its texts, media pass."""
+    if not filters:
+        return translator
+    from asgi_aiproxy.exchange.guarded_content import checked_body, is_media
+
+    content_type = content_type or "application/json"
+    if is_media(content_type):
+        return translator
+    return GuardedBody(translator, partial(checked_body, filters, content_type))
 
 
 def _guarded_translator(

@@ -31,6 +31,7 @@ from asgi_aiproxy._asgi import Scope
 from asgi_aiproxy._background_tasks import start
 from asgi_aiproxy.credentials import CREDENTIAL_HEADERS
 from asgi_aiproxy.errors import APIError, ConfigurationError, ErrorKind
+from asgi_aiproxy.exchange.guarded import unchecked_response_error
 from asgi_aiproxy.exchange.request import GatewayRequest
 from asgi_aiproxy.hooks.time_limit import within
 from asgi_aiproxy.messages import EventFilter, Request, Response, Text
@@ -338,12 +339,6 @@ def readable_headers(scope: Scope) -> dict[str, str]:
         for name, value in scope["headers"]
         if name not in CREDENTIAL_HEADERS
     }
-
-
-def unchecked_response_error(what: str) -> APIError:
-    """The error for a response that the guards cannot check; `what` begins the sentence."""
-    message = f"{what} cannot be returned here: it would reach you unchecked."
-    return APIError(ErrorKind.FORBIDDEN, message, code="unchecked_response")
 
 
 def _as_hook(given: Hook | BeforeHook) -> Hook:

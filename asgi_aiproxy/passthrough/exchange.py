@@ -26,6 +26,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Collection
+from functools import partial
 
 from asgi_aiproxy._asgi import RawHeaders, Receive, Send
 from asgi_aiproxy._cancellation import ClientGoneError, RequestMonitor
@@ -34,10 +35,8 @@ from asgi_aiproxy._request_id import with_id
 from asgi_aiproxy.credentials import BlotErrors
 from asgi_aiproxy.errors import APIError, ErrorKind, RefusalScope, internal_error
 from asgi_aiproxy.exchange.admission import (
-    EMPTY_SAMPLE,
     GATE_KEY,
     AdmissionControl,
-    ResponseSample,
 )
 from asgi_aiproxy.exchange.record import close_response, reported_usage
 from asgi_aiproxy.exchange.responses import ResponseAbortedError
@@ -56,7 +55,7 @@ from asgi_aiproxy.passthrough.location_rewrite import rewrite_location
 from asgi_aiproxy.passthrough.request import ProxyRequest
 from asgi_aiproxy.passthrough.request_content import read_request_content
 from asgi_aiproxy.passthrough.resource_affinity import created_resource_id
-from asgi_aiproxy.passthrough.usage_meter import UsageMeter
+from asgi_aiproxy.passthrough.usage_meter import UsageMeter, sample_for_estimate
 from asgi_aiproxy.upstream.base import UpstreamResponse, end_check, header
 from asgi_aiproxy.usage.record import UsageRecord
 
@@ -185,22 +184,13 @@ class Exchange:
                     reported,
                     gate=self._admission,
                     recorder=self._context.recorder,
-                    sample=self._sample(reported[1]),
+                    sample=sample_for_estimate(self._meter, reported[1], self._record.finished),
                     loop=self._monitor.timer.loop,
                     prices=self._context.receipts.prices,
                 )
                 self._run_hooks_after(self.written)
         answer, self._answer = self._answer, None
         await close_response(answer)
-
-    def _sample(self, usage: Usage | None) -> ResponseSample:
-        """Return a sample of the response to estimate usage by, if the response did not
-        report it.
-        """
-        meter = self._meter
-        if meter is None or (usage is not None and usage.output and self._record.finished):
-            return EMPTY_SAMPLE
-        return ResponseSample(meter.size, meter.sample)
 
     # the request
 
@@ -288,14 +278,11 @@ class Exchange:
             self._request.method,
             monitor=self._monitor,
             observe=meter.feed if meter is not None else _ignore,
-            on_refusal=self._refused_while_sending,
+            on_failure=partial(setattr, self._record, "error"),
         )
         if filtered is not answer:
             self._meter, self._metered = meter, False  # it has seen the bytes of the upstream
         return filtered
-
-    def _refused_while_sending(self, error: APIError) -> None:
-        self._record.error = error
 
     def _run_hooks_after(self, written: UsageRecord) -> None:
         hooks = self._context.hooks
@@ -321,7 +308,7 @@ class Exchange:
                 buffered = unclear or buffered
                 if buffered is None or (buffered.status == 404 and is_key_cooling(error)):
                     raise
-                return self._last_refusal(buffered, exchange_record.failure, keys)
+                return await self._last_refusal(buffered, exchange_record.failure, keys)
             exchange_record.key_id = request.injected or keys.key_id
             outgoing = request.outgoing(
                 key, body=content, length=length, keep_host=context.keep_host
@@ -348,7 +335,7 @@ class Exchange:
             if refusal.about is RefusalScope.UNCLEAR and unclear is None:
                 unclear = buffered
             if not (whole and more):
-                return self._last_refusal(unclear or buffered, refusal, keys)
+                return await self._last_refusal(unclear or buffered, refusal, keys)
 
     def _may_be_about_the_key(self, answer: UpstreamResponse) -> bool:
         """Return whether a response may refuse the key, which its body decides."""
@@ -377,7 +364,7 @@ class Exchange:
         self._record.failed(error)
         return buffered, error
 
-    def _last_refusal(
+    async def _last_refusal(
         self, buffered: BufferedResponse, error: APIError | None, keys: ProxyKeyRotation
     ) -> BufferedResponse:
         """Return the refusal to forward. Raises APIError if it is about the gateway's key."""
@@ -387,7 +374,13 @@ class Exchange:
                 RefusalScope.ACCOUNT,
             )
             if about_gateway_key and error.kind is not ErrorKind.LIMITED:
-                raise keys.gateway_key_error(error, buffered.status)
+                rejected, hooks = (
+                    keys.gateway_key_error(error, buffered.status),
+                    self._context.hooks,
+                )
+                if hooks is not None and self._call is not None:
+                    await hooks.checked_error(rejected, self._call)
+                raise rejected
         return buffered.with_retry_after(keys.soonest()) if buffered.status == 429 else buffered
 
     async def _send_response(self, answer: UpstreamResponse, send: Send) -> bytes:

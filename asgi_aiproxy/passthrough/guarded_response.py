@@ -9,32 +9,30 @@ of a document, a coding or character set that is not known.
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from asgi_aiproxy._cancellation import RequestMonitor
-from asgi_aiproxy.dialects import binary_events
 from asgi_aiproxy.dialects.base import STREAM_TYPES, Dialect
 from asgi_aiproxy.errors import APIError, ErrorKind
-from asgi_aiproxy.exchange.guarded import GuardedTranslator, ResponseRefusedError
+from asgi_aiproxy.exchange.guarded import (
+    GuardedTranslator,
+    ResponseRefusedError,
+    unchecked_response_error,
+)
+from asgi_aiproxy.exchange.guarded_content import (
+    checked_body,
+    checked_error,
+    is_checkable,
+    media_type,
+)
 from asgi_aiproxy.exchange.request import GatewayRequest
-from asgi_aiproxy.framing import MAX_FRAME, SSEFramer, encode_frame
-from asgi_aiproxy.hooks.base import unchecked_response_error
-from asgi_aiproxy.hooks.document_check import check_documents, parse_document
+from asgi_aiproxy.framing import MAX_FRAME
 from asgi_aiproxy.messages import EventFilter
 from asgi_aiproxy.passthrough.buffered_response import BufferedResponse
 from asgi_aiproxy.upstream.base import Headers, UpstreamResponse, header
 from asgi_aiproxy.upstream.content_encoding import content_decoder
 
 MAX_HELD = MAX_FRAME  # bytes of a response that is held until it is complete
-_CHARSETS = frozenset({"", "utf-8", "utf8", "us-ascii", "ascii", "iso-8859-1", "windows-1252"})
-_TEXT = re.compile(
-    r"text/.*|application/(?:.*\+)?xml|application/(?:x-)?(?:javascript|yaml|www-form-urlencoded)"
-)
-_LINES = frozenset({"application/x-ndjson", "application/jsonl", "application/stream+json"})
-_EVENTS = "text/event-stream"
 _FRAMING = frozenset({"content-length", "transfer-encoding", "content-md5", "digest", "etag"})
 _PARTIAL = 206
 
@@ -43,7 +41,8 @@ class GuardedResponse:
     """A chat response that is decoded, filtered and encoded again while it arrives.
 
     `request` is the client's, `dialect` its API and the provider's. `observe` sees the bytes that
-    the provider sends, and `on_refusal` the error if the response is refused once it has begun.
+    the provider sends, and `on_failure` the error that ends a response once it has begun: the
+    filters refuse it, or it is an error of the provider, whose texts are checked as well.
     """
 
     def __init__(
@@ -55,14 +54,15 @@ class GuardedResponse:
         *,
         monitor: RequestMonitor,
         observe: Callable[[bytes], None],
-        on_refusal: Callable[[APIError], None],
+        on_failure: Callable[[APIError], None],
     ) -> None:
-        kind = media_type(answer.headers)
+        kind = media_type(header(answer.headers, "content-type") or "")
         streams = kind in STREAM_TYPES
         self.status = answer.status
         headers, self._coding = content_decoder(list(answer.headers), max_decoded=2 * MAX_HELD)
         self.headers: Headers = [pair for pair in headers if pair[0] not in _FRAMING]
         self._answer = answer
+        self._filters = filters
         self._translator = GuardedTranslator(
             filters,
             stream=(dialect.framer(kind), dialect.decoder()) if streams else None,
@@ -72,7 +72,7 @@ class GuardedResponse:
         )
         self._monitor = monitor
         self._observe = observe
-        self._on_refusal = on_refusal
+        self._on_failure = on_failure
         self._first: bytes | None = None
         self._done = False
 
@@ -83,7 +83,7 @@ class GuardedResponse:
         """
         first = b""
         while not (self._translator.started or self._done):
-            first += await self._next()
+            first += await self._translate(await self._next())
         self._first = first
         if self._done:
             length = ("content-length", str(len(first)))
@@ -96,30 +96,39 @@ class GuardedResponse:
         if first:
             return first
         while not self._done:
+            data = await self._next()
             try:
-                out = await self._next()
-            except ResponseRefusedError as error:
+                out = await self._translate(data)
+            except APIError as error:
                 self._done = True
-                self._on_refusal(error)
+                self._on_failure(error)
                 return self._translator.fail(error)
             if out:
                 return out
         return b""
 
     async def _next(self) -> bytes:
-        """Read some bytes, and return what the filters release."""
         data = await self._answer.read()
         self._monitor.upstream_progressed()
+        return data
+
+    async def _translate(self, data: bytes) -> bytes:
+        """Return what the filters release. Raises the APIError that ends the response."""
         out, translator = b"", self._translator
-        if data:
-            self._observe(data)
-            for piece in self._decoded(data):
-                translator.feed(piece)
-            out = await translator.flush()
-        if not data or translator.ended:
-            self._done = True
-            translator.close()
-            out += await translator.flush()
+        try:
+            if data:
+                self._observe(data)
+                for piece in self._decoded(data):
+                    translator.feed(piece)
+                out = await translator.flush()
+            if not data or translator.ended:
+                self._done = True
+                translator.close()
+                out += await translator.flush()
+        except ResponseRefusedError:
+            raise
+        except APIError as error:
+            raise await checked_error(self._filters, error) from None
         return out
 
     def _decoded(self, data: bytes) -> list[bytes]:
@@ -147,30 +156,14 @@ async def checked_response(
 
     Raises APIError if it is refused, too long, or of a kind that cannot be checked.
     """
-    kind = media_type(answer.headers)
-    if answer.status == _PARTIAL or not _checkable(answer.headers, kind):
-        raise unchecked_response_error(f"A response of type {kind[:60] or 'unknown'!r}")
+    kind = header(answer.headers, "content-type") or ""
+    if answer.status == _PARTIAL or not is_checkable(kind):
+        what = media_type(kind)[:60] or "unknown"
+        raise unchecked_response_error(f"A response of type {what!r}")
     body, headers = await _read_whole(answer, monitor, observe)
-    body = await _checked_body(kind, body, filters)
+    body = await checked_body(filters, kind, body)
     headers = [pair for pair in headers if pair[0] not in _FRAMING]
     return BufferedResponse(answer.status, [*headers, ("content-length", str(len(body)))], body)
-
-
-def media_type(headers: Headers) -> str:
-    """The media type of a response, without parameters."""
-    return (header(headers, "content-type") or "").partition(";")[0].strip().lower()
-
-
-def _checkable(headers: Headers, kind: str) -> bool:
-    found = re.search(r"charset\s*=\s*\"?([^\s\";]+)", header(headers, "content-type") or "", re.I)
-    if found is not None and found[1].lower() not in _CHARSETS:
-        return False
-    return (
-        "json" in kind
-        or kind in _LINES
-        or kind == binary_events.MEDIA_TYPE
-        or bool(_TEXT.fullmatch(kind))
-    )
 
 
 async def _read_whole(
@@ -199,73 +192,3 @@ async def _read_whole(
     finally:
         await answer.aclose()
     return bytes(body), headers
-
-
-async def _checked_body(kind: str, body: bytes, filters: Sequence[EventFilter]) -> bytes:
-    """The body with its texts as the filters release them. Raises APIError."""
-    if kind == _EVENTS:
-        return await _checked_events(body, filters)
-    if kind == binary_events.MEDIA_TYPE:
-        documents = [_document(text) for text in binary_events.json_texts(body)]
-        if await check_documents(filters, documents):
-            raise unchecked_response_error("A response whose texts must be masked")
-        return body
-    lines = body.splitlines(keepends=True) if kind in _LINES else [body]
-    documents = [_document(line) for line in lines]
-    whole = documents[0] if len(documents) == 1 and isinstance(documents[0], list) else documents
-    before = [_encoded(each) for each in documents]
-    if not await check_documents(filters, whole):
-        return body
-    after = [_encoded(each) for each in documents]
-    ending = b"\n" if kind in _LINES else b""
-    return b"".join(
-        line if old == new else new + ending
-        for line, old, new in zip(lines, before, after, strict=True)
-    )
-
-
-async def _checked_events(body: bytes, filters: Sequence[EventFilter]) -> bytes:
-    framer = SSEFramer()
-    frames = framer.frames(body)
-    rest = framer.close()
-    documents = [_document(frame.data) for frame in frames]
-    before = [_encoded(each) for each in documents]
-    others = b"\n".join(  # comments and ids
-        line for line in body.splitlines() if not line.startswith((b"data", b"event"))
-    )
-    unframed = [{"comments": others.decode("utf-8", "replace")}, _document(rest or b"")]
-    if not await check_documents(filters, [*documents, *unframed]):
-        return body
-    return b"".join(
-        frame.raw if old == new and frame.raw else encode_frame(new, frame.event)
-        for frame, old, new in zip(
-            frames, before, [_encoded(each) for each in documents], strict=True
-        )
-    )
-
-
-class _PlainText(dict[str, Any]):
-    """What is not JSON."""
-
-
-class _JSONText(dict[str, Any]):
-    """A document that is one string."""
-
-
-def _document(data: bytes) -> Any:
-    """The JSON value of `data`, or its text, as an object."""
-    try:
-        value = parse_document(data)
-    except (ValueError, UnicodeError):
-        return _PlainText(text=data.decode("utf-8", "surrogateescape"))
-    return _JSONText(text=value) if isinstance(value, str) else value
-
-
-def _encoded(document: Any) -> bytes:
-    if isinstance(document, _PlainText):
-        return str(document["text"]).encode("utf-8", "surrogateescape")
-    if isinstance(document, _JSONText):
-        document = document["text"]
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode(
-        "utf-8", "surrogatepass"
-    )

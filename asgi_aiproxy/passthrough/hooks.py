@@ -17,18 +17,16 @@ from asgi_aiproxy._cancellation import RequestMonitor
 from asgi_aiproxy._request_id import request_id
 from asgi_aiproxy.dialects.base import Dialect, InboundDialect, Operation
 from asgi_aiproxy.errors import APIError, ConfigurationError
+from asgi_aiproxy.exchange.guarded import unchecked_response_error
+from asgi_aiproxy.exchange.guarded_content import checked_error, media_type
 from asgi_aiproxy.exchange.request import GatewayRequest
-from asgi_aiproxy.hooks.base import Call, HookChain, readable_headers, unchecked_response_error
-from asgi_aiproxy.messages import EventFilter, Response, unfold
+from asgi_aiproxy.hooks.base import Call, HookChain, readable_headers
+from asgi_aiproxy.messages import Response, unfold
 from asgi_aiproxy.passthrough.buffered_response import BufferedResponse
-from asgi_aiproxy.passthrough.guarded_response import (
-    GuardedResponse,
-    checked_response,
-    media_type,
-)
+from asgi_aiproxy.passthrough.guarded_response import GuardedResponse, checked_response
 from asgi_aiproxy.passthrough.request import ProxyRequest
 from asgi_aiproxy.providers.client_apis import find_operation
-from asgi_aiproxy.upstream.base import UpstreamResponse
+from asgi_aiproxy.upstream.base import UpstreamResponse, header
 
 Unparsed = Literal["check", "refuse"]
 
@@ -163,7 +161,7 @@ class ProxyHooks:
         *,
         monitor: RequestMonitor,
         observe: Callable[[bytes], None],
-        on_refusal: Callable[[APIError], None],
+        on_failure: Callable[[APIError], None],
     ) -> UpstreamResponse:
         """The response as the filters release it. Raises APIError if they refuse it."""
         filters = self.chain.filters(call)
@@ -178,14 +176,15 @@ class ProxyHooks:
                 filters,
                 monitor=monitor,
                 observe=observe,
-                on_refusal=on_refusal,
+                on_failure=on_failure,
             )
             return await guarded.start()
         return await checked_response(answer, filters, monitor=monitor, observe=observe)
 
-    def session_filters(self, call: ProxiedCall) -> list[EventFilter]:
-        """Make the filters for one response within a WebSocket session."""
-        return self.chain.filters(call)
+    async def checked_error(self, error: APIError, call: ProxiedCall) -> APIError:
+        """The error of the upstream, with its texts as the filters release them."""
+        filters = self.chain.filters(call)
+        return await checked_error(filters, error) if filters else error
 
 
 def _decodable(answer: UpstreamResponse, call: ProxiedCall) -> bool:
@@ -193,7 +192,10 @@ def _decodable(answer: UpstreamResponse, call: ProxiedCall) -> bool:
 
     (Google streams a JSON array to clients that do not request events.)
     """
-    return not call.stream or media_type(answer.headers) == "text/event-stream"
+    return (
+        not call.stream
+        or media_type(header(answer.headers, "content-type") or "") == "text/event-stream"
+    )
 
 
 def proxied_call(request: ProxyRequest, body: bytes) -> ProxiedCall:

@@ -15,9 +15,9 @@ from typing import Any
 
 from asgi_aiproxy.dialects.session_events import SessionProtocol, session_protocol
 from asgi_aiproxy.errors import APIError, ErrorKind, invalid
-from asgi_aiproxy.exchange.guarded import ResponseRefusedError
-from asgi_aiproxy.hooks.base import unchecked_response_error
-from asgi_aiproxy.hooks.document_check import check_documents, parse_document
+from asgi_aiproxy.exchange.document_check import check_documents, parse_document
+from asgi_aiproxy.exchange.guarded import ResponseRefusedError, unchecked_response_error
+from asgi_aiproxy.exchange.guarded_content import checked_body
 from asgi_aiproxy.passthrough.guarded_response import MAX_HELD
 from asgi_aiproxy.passthrough.hooks import ProxiedCall, ProxyHooks, proxied_call
 from asgi_aiproxy.passthrough.request import ProxyRequest
@@ -119,6 +119,26 @@ class SessionHooks:
             changed: Data = new if isinstance(data, str) else new.encode()
             out.append(data if new == old else changed)
         return out
+
+    async def checked_error(self, error: APIError) -> APIError:
+        """The error of the upstream, with its texts as the filters release them."""
+        return await self._hooks.checked_error(error, self._call)
+
+    async def checked_refusal(self, content_type: str, body: bytes) -> bytes:
+        """The body of the upstream's refusal of the session. Raises APIError."""
+        filters = self._hooks.chain.filters(self._call)
+        return await checked_body(filters, content_type, body) if filters and body else body
+
+    async def checked_reason(self, reason: str) -> str:
+        """The reason of the upstream's close; empty if a filter refuses it."""
+        if not self._filtering or not reason:
+            return reason
+        documents = [{"reason": reason}]
+        try:
+            await check_documents(self._hooks.chain.filters(self._call), documents)
+        except ResponseRefusedError:
+            return ""
+        return documents[0]["reason"]
 
     def error_event(self, error: APIError) -> str | None:
         """The event that reports an error to the client; None if the API has none."""

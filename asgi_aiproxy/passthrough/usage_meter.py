@@ -13,6 +13,7 @@ from functools import lru_cache
 from asgi_aiproxy._headers import content_codings
 from asgi_aiproxy.dialects.base import STREAM_TYPES
 from asgi_aiproxy.dialects.usage_extraction import extract_usage, extract_usage_from_event
+from asgi_aiproxy.exchange.admission import EMPTY_SAMPLE, ResponseSample
 from asgi_aiproxy.messages import Usage
 from asgi_aiproxy.usage.record import plausible_usage
 
@@ -118,3 +119,12 @@ class SessionUsage:
         names = Usage.__struct_fields__
         self.usage = Usage(**{n: getattr(total, n) + getattr(reported, n) for n in names})
         return True
+
+
+def sample_for_estimate(
+    meter: UsageMeter | None, usage: Usage | None, finished: bool
+) -> ResponseSample:
+    """A sample of a response to estimate its usage by; empty if the response reported it."""
+    if meter is None or (usage is not None and usage.output and finished):
+        return EMPTY_SAMPLE
+    return ResponseSample(meter.size, meter.sample)

@@ -158,7 +158,10 @@ class WebSocketBridge:
                     if keys.may_try_another(error):
                         continue
                     if status in (401, 402) or error.kind is ErrorKind.KEY_REJECTED:
-                        raise keys.gateway_key_error(error, status) from None
+                        failure = keys.gateway_key_error(error, status)
+                        if self._hooks is not None:
+                            failure = await self._hooks.checked_error(failure)
+                        raise failure from None
                     if status == 429 and (after := keys.soonest()) is not None:
                         headers = [pair for pair in headers if not pair[0].startswith(_RETRY_AFTER)]
                         headers.append((_RETRY_AFTER, str(max(1, math.ceil(after)))))
@@ -198,6 +201,9 @@ class WebSocketBridge:
         passed, _ = read_response_headers(headers, request.target.policy)
         if keys.redactor is not None:
             passed, body = keys.redactor.headers(passed), keys.redactor.data(body)
+        if self._hooks is not None:
+            kind = next((value for name, value in headers if name == "content-type"), "")
+            body = await self._hooks.checked_refusal(kind, body)
         await self._refuse_handshake(status, body, passed)
         record.finished = True
 
@@ -286,6 +292,8 @@ class WebSocketBridge:
         code, reason = down.result()
         if keys.redactor is not None:
             reason = keys.redactor.text(reason)
+        if self._hooks is not None:
+            reason = await self._hooks.checked_reason(reason)
         await self._send_to_client(close_message(code, reason))
         return 1000, ""
 

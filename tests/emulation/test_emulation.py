@@ -11,6 +11,7 @@ import pytest
 from asgi_aiproxy import AIShim, ConfigurationError, ProviderRouter, UsageRecord
 from asgi_aiproxy.config.settings import Settings, build
 from asgi_aiproxy.emulation import Emulation
+from asgi_aiproxy.hooks import Call, TextGuard, find_words
 from asgi_aiproxy.providers import ANTHROPIC, GROQ, OPENAI, Target
 from asgi_aiproxy.testing import Answer, MockProvider, serve
 from tests.support import asgi_client as asgi
@@ -339,6 +340,27 @@ async def test_the_error_of_a_correcting_request_is_that_of_the_provider() -> No
     answer, _ = await ask(says("1:"), refuses(400), tools=TOOLS)
     assert answer.status == 400
     assert "no: 400" in answer.body.decode()
+
+
+@pytest.mark.parametrize("reply", ["no JSON", "[]"])
+async def test_headers_of_hooks_are_sent_with_further_requests_and_errors_are_guarded(
+    reply: str,
+) -> None:
+    async def add(call: Call) -> None:
+        call.send_header("x-team", "red")
+
+    error = json.dumps({"error": {"message": "about project nemo", "type": "t"}}).encode()
+    upstream = Upstream(says(reply), refuses(400, error))
+    router = ProviderRouter({"m": Target(GROQ.using("sk-1"), "small", emulate=Emulation())})
+    guard = TextGuard(find_words(["project nemo"]))
+    format = {"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA}}
+    body = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
+    async with AIShim(router, transport=upstream.transport, hooks=[add, guard]) as shim:
+        path = "/v1/chat/completions"
+        answer = await asgi.request(shim, "POST", path, {**body, "response_format": format})
+    assert [request.headers["x-team"] for request in upstream.requests] == ["red", "red"]
+    assert answer.status == 400
+    assert b"nemo" not in answer.body
 
 
 async def test_requests_without_tools_pass_through_unchanged() -> None:

@@ -10,6 +10,7 @@ import openai
 import pytest
 
 from asgi_aiproxy import OpenAIShim
+from asgi_aiproxy.hooks import Call
 from asgi_aiproxy.messages import Usage
 from asgi_aiproxy.operations import FluxImages
 from asgi_aiproxy.providers import (
@@ -475,3 +476,15 @@ async def test_a_gradio_app_that_fails_is_an_error() -> None:
     row = gradio("infer", ["{prompt}"])
     app = OpenAIShim(row, transport=upstream.transport, attempts=1)
     assert (await draw(app)).status == 502
+
+
+async def test_headers_of_hooks_are_sent_with_every_request_of_a_job_that_has_the_key() -> None:
+    async def add(call: Call) -> None:
+        call.send_header("x-team", "red")
+
+    jobs = Jobs()
+    provider = BFL.using("k", operations=(FluxImages(poll_seconds=0),))
+    app = OpenAIShim(provider, transport=jobs.vendor.transport, hooks=[add])
+    assert (await draw(app, "flux-2-pro")).status == 200
+    sent = [request.headers.get("x-team") for request in jobs.vendor.requests]
+    assert sent == ["red", "red", "red", "red", None]  # the image is on another host

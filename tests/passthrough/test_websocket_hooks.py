@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection
+from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.http11 import Request, Response
 
 from asgi_aiproxy import UsageRecord
 from asgi_aiproxy.hooks import Call, Hook, TextGuard, find_words
@@ -19,6 +21,7 @@ from tests.support.passthrough_upstream import Frontend
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(30)]
 
 GUARD = TextGuard(find_words(["project nemo"]), mode="window")
+SAID = "Your prompt about project nemo is refused."
 
 
 def events(*deltas: str) -> list[str]:
@@ -146,3 +149,28 @@ async def test_a_session_is_refused_by_a_hook_or_if_it_could_not_be_checked(
             async with realtime(at.url):
                 pass
         assert at.requested == []
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 500])
+async def test_a_refused_handshake_is_guarded(frontend: Frontend, status: int) -> None:
+    def refuse(request: Request) -> Response:
+        headers = Headers({"content-type": "application/json"})
+        return Response(
+            status, "No", headers, json.dumps({"error": {"message": SAID, "type": "t"}}).encode()
+        )
+
+    async with place(frontend, echo, refuse=refuse, hooks=[GUARD]) as at:
+        with pytest.raises((InvalidStatus, ConnectionClosed)) as caught:
+            await realtime(at.url)
+    response = getattr(caught.value, "response", None)
+    assert response is None or b"nemo" not in (response.body or b"")
+
+
+async def test_the_reason_of_a_close_is_guarded(frontend: Frontend) -> None:
+    async def close(connection: ServerConnection) -> None:
+        await connection.close(4000, SAID)
+
+    async with place(frontend, close, hooks=[GUARD]) as at, realtime(at.url) as client:
+        with pytest.raises(ConnectionClosed):
+            await client.recv()
+    assert (client.close_code, client.close_reason) == (4000, "")

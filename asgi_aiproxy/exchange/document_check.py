@@ -118,7 +118,9 @@ def _leaves(documents: list[Any], names: set[str]) -> Iterator[tuple[Place, Plac
                 yield place, names_only, (container, key)
         elif isinstance(value, list):
             stack += [
-                ((*place, index), names_only, value, index) for index in reversed(range(len(value)))
+                ((*place, index), names_only, value, index)
+                for index in reversed(range(len(value)))
+                if isinstance(value[index], str | list | dict)
             ]
         elif isinstance(value, dict):
             names.update(value)
