@@ -1,8 +1,9 @@
 """Hashes of passwords: Argon2id (RFC 9106) with the extra `accounts`, else scrypt (RFC 7914).
 
 Both kinds are verified whichever is used for new ones, so that users of a gateway without the extra
-stay when it is installed; a successful verification of the other kind asks for a new hash. Hashing
-runs in threads, a few at a time, because each hash needs tens of megabytes and of milliseconds.
+stay when it is installed; a successful verification of the other kind asks for a new hash. With the
+extra, bcrypt hashes that were imported from another program are verified too. Hashing runs in
+threads, a few at a time, because each hash needs tens of megabytes and of milliseconds.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import re
 import secrets
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 _SCRYPT = {"n": 2**14, "r": 8, "p": 1}
 _CONCURRENT = 2
+_BCRYPT = re.compile(r"\$2[aby]\$(?:0[4-9]|1[0-4])\$[./A-Za-z0-9]{53}")
+_BCRYPT_BYTES = 72  # the maximum length of a password
 
 
 class Passwords:
@@ -81,12 +85,33 @@ class Passwords:
                 return self._hasher().verify(stored, password)
             except (VerificationError, InvalidHashError):
                 return False
+        if is_bcrypt(stored):
+            return _verify_bcrypt(password, stored)
         kind, _, rest = stored.partition("$")
         salt, _, digest = rest.partition("$")
         if kind != "scrypt":
             self._hash(password)  # no password was set, or it is a hash of another program
             return False
         return hmac.compare_digest(_scrypt(password, bytes.fromhex(salt)).hex(), digest)
+
+
+def is_bcrypt(stored: str) -> bool:
+    """Return whether this is a bcrypt hash that can be verified: with at most 2**14 rounds, so that
+    an imported hash cannot keep a thread busy for minutes.
+    """
+    return _BCRYPT.fullmatch(stored) is not None
+
+
+def _verify_bcrypt(password: bytes, stored: str) -> bool:
+    try:
+        import bcrypt
+    except ImportError as error:
+        raise ConfigurationError(
+            "The hash of this password needs bcrypt: pip install 'asgi-aiproxy[accounts]'"
+        ) from error
+    if len(password) > _BCRYPT_BYTES or b"\0" in password:
+        return False
+    return bcrypt.checkpw(password, stored.encode())
 
 
 def _encoded(password: str) -> bytes:

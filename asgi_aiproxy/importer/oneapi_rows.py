@@ -2,8 +2,8 @@
 
 Every row is checked before any is written, and written whole or not at all; a row that exists is
 left as it is, so that a second run changes nothing. Numbers are kept. Keys and codes are encrypted,
-of tokens the relay needs only the digest. Passwords are not taken: they are bcrypt hashes, which
-this gateway does not verify.
+of tokens the relay needs only the digest. The bcrypt hashes of passwords are taken, except that of
+`root`, whose password is configured.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from asgi_aiproxy.accounts import RowExistsError
+from asgi_aiproxy.accounts.passwords import is_bcrypt
 from asgi_aiproxy.accounts.users import EmailTakenError, NameTakenError, User
 from asgi_aiproxy.compat.oneapi.channels import make_provider, mapping_of
 from asgi_aiproxy.compat.oneapi.options import OptionError, Options, check_option
@@ -115,11 +116,13 @@ class OneAPIRows:
         if _integer(row, "status", ENABLED) == _DELETED_USER:
             self._plan.leave(place, "the user was deleted")
             return
+        role, password = _integer(row, "role", 1), _text(row, "password")
         made = User(
             id=id,
             username=name,
+            password=password if role != ROOT and is_bcrypt(password) else "",
             display_name=_text(row, "display_name"),
-            role=_integer(row, "role", 1),
+            role=role,
             enabled=_integer(row, "status", ENABLED) == ENABLED,
             email=_text(row, "email"),
             email_verified=bool(_text(row, "email")),
@@ -218,7 +221,7 @@ class OneAPIRows:
                 self._plan.reject(place, f"another user has the name {user.username!r}")
                 continue
             await data.store.add(_USED, {f"user:{user.id}": used}, once=f"import:user:{user.id}")
-            password = "" if user.role == ROOT else "; set a new password"
+            password = "" if user.role == ROOT or user.password else "; set a new password"
             self._taken(place, f"the user {user.username} with its quota{password}")
 
     async def _write_channels(self, data: OneAPIData) -> None:

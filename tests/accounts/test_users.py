@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import bcrypt
 import msgspec
 import pytest
 
@@ -141,6 +142,19 @@ async def test_passwords_are_verified_whichever_hash_they_have(argon2: bool) -> 
     assert stored != await makes.hash("correct horse")
     for nothing in ("", "$argon2id$broken", "md5$1$2"):
         assert not await other.verify("", nothing)
+
+
+async def test_imported_bcrypt_hashes_are_verified_within_bounds() -> None:
+    stored = bcrypt.hashpw(b"correct horse", bcrypt.gensalt(4)).decode()
+    assert await CHEAP.verify("correct horse", stored)
+    assert CHEAP.is_outdated(stored)
+    for wrong in ("correct horsf", "", "correct horse\0", "c" * 73):
+        assert not await CHEAP.verify(wrong, stored)
+    longest = bcrypt.hashpw(b"c" * 72, bcrypt.gensalt(4)).decode()
+    assert await CHEAP.verify("c" * 72, longest)
+    assert not await CHEAP.verify("c" * 73, longest)
+    slow = stored.replace("$04$", "$31$")  # would take days
+    assert not await CHEAP.verify("correct horse", slow)
 
 
 # roles

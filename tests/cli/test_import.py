@@ -12,6 +12,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import bcrypt
 import pytest
 
 from asgi_aiproxy.__main__ import main
@@ -222,6 +223,9 @@ general_settings: {master_key: sk-1234}
 # ── One API ──────────────────────────────────────────────────────────────────
 
 
+_OLD_HASH = bcrypt.hashpw(b"old-password", bcrypt.gensalt(4)).decode()
+
+
 def database(path: Path, channels: list[tuple[Any, ...]]) -> None:
     with sqlite3.connect(path) as db:
         db.execute("create table channels (id integer, type integer, key text, status integer, "
@@ -233,7 +237,7 @@ def database(path: Path, channels: list[tuple[Any, ...]]) -> None:
                    "access_token text, aff_code text, display_name text)")  # fmt: skip
         db.executemany("insert into users values (?,?,?,?,?,?,?,?,?,?,?)", [
             (1, "root", "$2a$10$x", 100, 1, 900, 5, "default", "r" * 32, "abcd", "Root"),
-            (2, "alice", "$2a$10$y", 1, 1, 700_000, 7, "vip", "a" * 32, "efgh", "Alice"),
+            (2, "alice", _OLD_HASH, 1, 1, 700_000, 7, "vip", "a" * 32, "efgh", "Alice"),
             (3, "", "", 1, 1, 0, 0, "", "", "", ""),
         ])  # fmt: skip
         db.execute("create table tokens (id integer, user_id integer, key text, status integer, "
@@ -283,6 +287,7 @@ async def test_a_database_of_one_api_goes_on_with_the_same_tokens_and_codes(
         state = (tmp_path / "aiproxy.state").read_bytes()
         for secret in (b"sk-channel-3", b"T" * 48, b"0123456789abcdef", b"mail-secret"):
             assert secret not in state
+        assert _OLD_HASH.encode() in state
         before = importing.contents()
         again = await asyncio.to_thread(importing.run, path)
         assert (again["written"], again["configuration"]) == (0, False)
@@ -304,8 +309,18 @@ async def test_a_database_of_one_api_goes_on_with_the_same_tokens_and_codes(
             body = {"key": "fedcba9876543210" * 2}
             used = await asgi.request(app, "POST", "/api/user/topup", body, headers=alice)
             assert used.json["success"] is False
+            body = {"username": "alice", "password": "old-password"}
+            for _ in range(2):  # at the second sign-in the hash is a new one
+                signed_in = await asgi.request(app, "POST", "/api/user/login", body)
+                assert signed_in.json["success"], signed_in.body
+                cookie = {"cookie": str(signed_in.header("set-cookie")).partition(";")[0]}
+                me = (await asgi.request(app, "GET", "/api/user/self", headers=cookie)).json
+                assert me["data"]["username"] == "alice"
+            body["password"] = "old-passwort"
+            assert not (await asgi.request(app, "POST", "/api/user/login", body)).json["success"]
             notice = await asgi.request(app, "GET", "/api/notice")
             assert notice.json["data"] == "Hello"
+            assert _OLD_HASH.encode() not in (tmp_path / "aiproxy.state").read_bytes()
             root = {"authorization": (tmp_path / "aiproxy.admin-token").read_text().strip()}
             new = {"type": 1, "key": "sk-new", "name": "new", "models": "m", "group": "default"}
             await asgi.request(app, "POST", "/api/channel/", new, headers=root)

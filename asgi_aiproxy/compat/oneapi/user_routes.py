@@ -130,6 +130,8 @@ class UserRoutes:
             raise m.ManagementError(
                 "The username or the password is wrong, or the user is disabled."
             )
+        if self._base.users.passwords.is_outdated(stored) and user.role != ROOT:
+            user = await self._rehashed(user, password)
         cookie = await self._base.users.open_session(user)
         secure = "; Secure" if call.scope.get("scheme") == "https" else ""
         value = f"{m.SESSION_COOKIE}={cookie}; Path=/; Max-Age={SESSION_SECONDS}"
@@ -138,6 +140,18 @@ class UserRoutes:
         shown |= {"role": user.role, "status": ENABLED if user.enabled else DISABLED}
         blank = _shown(_BLANK, Balance())
         await m.succeed(call, {**blank, **shown}, [(b"set-cookie", value.encode())])
+
+    async def _rehashed(self, user: User, password: str) -> User:
+        """Store a new hash of the password of a user, unless it was changed meanwhile."""
+        fresh = await self._base.users.passwords.hash(password)
+        return await self._base.users.edit(
+            user.id,
+            lambda row: (
+                msgspec.structs.replace(row, password=fresh)
+                if row.password == user.password
+                else row
+            ),
+        )
 
     async def _logout(self, call: CompatCall) -> Any:
         value = f"{m.SESSION_COOKIE}=; Path=/; Max-Age=0; HttpOnly; SameSite=Strict"
