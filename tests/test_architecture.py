@@ -221,7 +221,7 @@ MAY: dict[str, set[str]] = {
 
 # Third-party packages, by the only modules that may import them; msgspec may be used anywhere.
 THIRD: dict[str, set[str]] = {
-    "accounts.passwords": {"argon2"},
+    "accounts.passwords": {"argon2", "bcrypt"},
     "admin.live_tail": {"sse_starlette"},
     "config.accounts_settings": {"pydantic"},
     "admin.routing": {"starlette"},

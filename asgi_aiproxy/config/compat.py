@@ -125,6 +125,7 @@ class CompatBuilder:
         return OneAPIRoutes(
             self._store,
             root_password=password.get_secret_value(),
+            api_limit=self._settings.compat.api_limit,
             sealer=sealer,
             prices=self._prices,
             bases={name: one.base_url for name, one in self._providers.items()},

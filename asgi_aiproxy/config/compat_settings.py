@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_settings import NoDecode
 
 from asgi_aiproxy.config.provider_settings import as_key_list
@@ -34,6 +34,7 @@ class CompatSettings(BaseModel):
     chatgpt_to_api: Mount | None = None
     chatgpt_adapter: Mount | None = None
     root_password: Secret | None = None
+    api_limit: Annotated[int, Field(ge=0)] = 0
     admin_password: Secret | None = None
     api_keys: Annotated[list[Secret], BeforeValidator(as_key_list), NoDecode] = []
     proxies: list[Proxy] = []

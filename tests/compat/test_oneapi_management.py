@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ from asgi_aiproxy.accounts.passwords import Passwords
 from asgi_aiproxy.compat import OneAPIRoutes
 from tests.compat.oneapi_client import HI, ROOT, OneAPI
 from tests.support import asgi_client as asgi
+from tests.support.compat_vendors import Vendors
+from tests.support.scripted_upstream import Step, refuses
 
 pytestmark = pytest.mark.anyio
 
@@ -103,8 +106,10 @@ async def test_the_password_of_root_cannot_be_guessed_without_limit_as_an_access
     _, alice = await one.user("alice")
     for number in range(20):
         assert "invalid" in await one.fails("GET", "/api/user/self", token=f"guess-{number}")
-    assert "Too many" in await one.fails("GET", "/api/user/self", token="guess-20")
-    assert "Too many" in await one.fails("GET", "/api/user/self", token=ROOT)
+    for token in ("guess-20", ROOT):
+        answer = await one.answer("GET", "/api/user/self", token=token)
+        assert (answer.status, answer.json["success"]) == (429, False)
+        assert "Too many" in answer.json["message"]
     await one.call("GET", "/api/user/self", token=alice)  # a valid token is always accepted
 
 
@@ -354,9 +359,74 @@ async def test_a_channel_test_answers_seconds_and_stores_the_latency() -> None:
     assert (await one.call("GET", f"/api/channel/{id}"))["test_time"] > 0
     async with one.app:
         await one.call("GET", "/api/channel/test")
-    await one.fails("GET", f"/api/channel/update_balance/{id}")
     listed = await one.answer("GET", "/api/channel/models")
     assert {m["id"] for m in listed.json["data"]} == {"gpt-4", "gpt-3.5-turbo"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "answers", "balance", "urls"),
+    [
+        ({"type": 36}, [{"is_available": True, "balance_infos": [
+            {"currency": "CNY", "total_balance": "9.00"},
+            {"currency": "USD", "total_balance": "1.50"}]}], 1.5,
+         ["https://api.deepseek.com/user/balance"]),
+        ({"type": 25}, [{"code": 0, "data": {"available_balance": 49.5}}], 49.5,
+         ["https://api.moonshot.cn/v1/users/me/balance"]),
+        ({"type": 20}, [{"data": {"total_credits": 100.5, "total_usage": 25.5}}], 75.0,
+         ["https://openrouter.ai/api/v1/credits"]),
+        ({"type": 8, "base_url": "https://one.example"},
+         [{"hard_limit_usd": 12.0}, {"total_usage": 250}], 9.5,
+         ["https://one.example/v1/dashboard/billing/subscription",
+          "https://one.example/v1/dashboard/billing/usage"]),
+        ({"type": 25}, [{"code": 0, "data": {"available_balance": 0}}], 0.0,
+         ["https://api.moonshot.cn/v1/users/me/balance"]),
+    ],
+)  # fmt: skip
+async def test_a_balance_is_read_stored_and_a_channel_without_credit_disabled(
+    fields: dict[str, Any], answers: list[Any], balance: float, urls: list[str]
+) -> None:
+    steps = [Step([json.dumps(answer).encode()]) for answer in answers]
+    one = OneAPI(Vendors(*steps, *steps))
+    id = await one.channel(**fields)
+    answer = await one.answer("GET", f"/api/channel/update_balance/{id}")
+    assert answer.json == {"success": True, "message": "", "balance": balance}
+    assert [str(request.url).partition("?")[0] for request in one.vendors.requests] == urls
+    assert set(one.vendors.keys) == {"sk-vendor"}
+    shown = await one.call("GET", f"/api/channel/{id}")
+    assert (shown["balance"], shown["balance_updated_time"] > 0) == (balance, True)
+    await one.call("GET", "/api/channel/update_balance")
+    assert (await one.call("GET", f"/api/channel/{id}"))["status"] == (1 if balance else 3)
+
+
+@pytest.mark.parametrize(
+    ("fields", "step", "problem"),
+    [
+        ({"type": 1}, None, "does not report"),
+        ({"type": 14}, None, "does not report"),
+        ({"type": 36}, refuses(401), "status 401"),
+        ({"type": 36}, Step([b"<html>"]), "not the documented one"),
+        ({"type": 25}, Step([b"{}"]), "not the documented one"),
+    ],
+)
+async def test_a_balance_that_cannot_be_read_changes_nothing(
+    fields: dict[str, Any], step: Step | None, problem: str
+) -> None:
+    one = OneAPI(Vendors(*[step, step] if step else ()))
+    id = await one.channel(**fields)
+    assert problem in await one.fails("GET", f"/api/channel/update_balance/{id}")
+    await one.call("GET", "/api/channel/update_balance")
+    shown = await one.call("GET", f"/api/channel/{id}")
+    assert (shown["status"], shown["balance"], shown["balance_updated_time"]) == (1, 0, 0)
+
+
+async def test_the_calls_of_an_address_can_be_limited() -> None:
+    one = OneAPI(api_limit=3)
+    for _ in range(3):
+        await one.call("GET", "/api/notice")
+    for path in ("/api/status", "/api/user/self"):
+        answer = await one.answer("GET", path)
+        assert (answer.status, answer.json["success"]) == (429, False)
+    assert (await one.answer("GET", "/v1/models")).status == 401  # the relay has limits of its own
 
 
 # ── redemption codes ─────────────────────────────────────────────────────────

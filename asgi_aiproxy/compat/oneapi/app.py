@@ -45,6 +45,8 @@ class OneAPIRoutes(CompatApp):
     - `prices`: list prices for models that have no ratio.
     - `bases`: base URLs of providers by name (`openai`, `gemini` ...), for channels without one.
     - `passwords`: hashes the passwords of users; by default with the usual costs.
+    - `api_limit`: how many calls below `/api` an address may make in three minutes (One API: 180);
+      0 for any number. Failed attempts to sign in are limited in any case.
     - `transport`, `record`: as for `Shim`.
     - `clock`: returns Unix time in seconds.
 
@@ -64,6 +66,7 @@ class OneAPIRoutes(CompatApp):
         prices: Pricing | None = None,
         bases: Mapping[str, str] | None = None,
         passwords: Passwords | None = None,
+        api_limit: int = 0,
         transport: Transport | None = None,
         record: UsageSink = discard,
         clock: Callable[[], float] = time.time,
@@ -85,6 +88,7 @@ class OneAPIRoutes(CompatApp):
             LogReader(data, self._ledger),
             self.transport,
             root_password,
+            api_limit,
         )
 
         def with_quota(app: Any) -> Quota:

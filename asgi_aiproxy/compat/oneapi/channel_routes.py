@@ -28,15 +28,16 @@ from asgi_aiproxy.compat.oneapi.rows import (
     key_digest,
     row_key,
 )
+from asgi_aiproxy.compat.oneapi.vendor_balances import (
+    READABLE_TYPES,
+    BalanceError,
+    read_balance,
+)
 from asgi_aiproxy.compat.routing import CompatCall, Route
-from asgi_aiproxy.errors import ConfigurationError
+from asgi_aiproxy.errors import AIProxyError, ConfigurationError
 from asgi_aiproxy.services.key_test import check_key
 
 _TEST_MODEL = "gpt-3.5-turbo"
-_BALANCE = (
-    "Vendors do not report the balance of an API key over their APIs. Look it up in the vendor's "
-    "console."
-)
 # Members that an edit writes even if they are empty; others are only written if they are not.
 _OPTIONAL = ("weight", "base_url", "other", "model_mapping", "priority", "system_prompt")
 _TEXTS = ("name", "models", "group", "config")
@@ -58,8 +59,8 @@ class ChannelRoutes:
             ("GET", f"{path}/models", self._models),
             ("GET", f"{path}/test", self._test_all),
             ("GET", f"{path}/test/:id", self._test),
-            ("GET", f"{path}/update_balance", self._no_balance),
-            ("GET", f"{path}/update_balance/:id", self._no_balance),
+            ("GET", f"{path}/update_balance", self._update_balances),
+            ("GET", f"{path}/update_balance/:id", self._update_balance),
             ("POST", path, self._create),
             ("PUT", path, self._edit),
             ("DELETE", f"{path}/disabled", self._delete_disabled),
@@ -150,8 +151,43 @@ class ChannelRoutes:
             await self._base.data.store.drop("oneapi.channels", row_key(row.id))
         return len(rows)
 
-    async def _no_balance(self, call: CompatCall, user: User) -> Any:
-        raise m.ManagementError(_BALANCE)
+    # balances
+
+    async def _update_balance(self, call: CompatCall, user: User) -> Any:
+        row = await self._row(m.number(call.names["id"]))
+        try:
+            balance = await self._read_balance(row)
+        except BalanceError as error:
+            raise m.ManagementError(str(error)) from error
+        await call.json({"success": True, "message": "", "balance": balance})
+
+    async def _update_balances(self, call: CompatCall, user: User) -> Any:
+        """Read the balances of all enabled channels; disable those that have no credit left."""
+        rows = [row async for row in all_rows(self._base.data.channels)]
+        for row in rows:
+            if row.status != ENABLED or row.type not in READABLE_TYPES:
+                continue
+            try:
+                balance = await self._read_balance(row)
+            except BalanceError:
+                continue
+            if balance <= 0:
+                await self._set_status(row, THIRD)
+        return m.NO_DATA
+
+    async def _read_balance(self, row: ChannelRow) -> float:
+        """Read the balance of a channel and store it. Raises BalanceError."""
+        now = self._base.data.now()
+        try:
+            provider = self._base.channels.make(row, self._base.channels.key(row))
+        except AIProxyError as error:
+            raise BalanceError(str(error)) from error
+        balance = await read_balance(row.type, provider, self._base.transport, now)
+        await self._base.data.channels.edit(
+            row_key(row.id),
+            lambda old: msgspec.structs.replace(old, balance=balance, balance_updated_time=now),
+        )
+        return balance
 
     # tests
 

@@ -1,7 +1,8 @@
 """Management calls: their callers and roles, their envelope, and pages of ten rows.
 
 An answer is `{"success": bool, "message": str, "data": ...}` with status 200, also for a failure,
-as clients of One API expect; only a call without any credential is 401.
+as clients of One API expect; only a call without any credential is 401, and one of too many from
+the same address 429.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from asgi_aiproxy.compat.oneapi.users import OneAPIUsers
 from asgi_aiproxy.compat.routing import CompatCall, Handler
 from asgi_aiproxy.errors import APIError, ConfigurationError
 from asgi_aiproxy.keys.key import fingerprint
-from asgi_aiproxy.stores.base import RateLimit, StoreUnavailableError
+from asgi_aiproxy.stores.base import Denied, RateLimit, StoreUnavailableError
 from asgi_aiproxy.upstream import Transport
 
 SESSION_COOKIE = "session"
@@ -37,12 +38,21 @@ PAGE_ROWS = 10
 ROOT_ID = 1
 _ROOT_QUOTA = 500_000_000_000_000
 _MAX_FAILURES, _FAILURE_SECONDS = 20, 1200.0
+_CALL_SECONDS = 180.0  # the window of the limit of calls of an address
 
 T = TypeVar("T")
 
 
 class ManagementError(Exception):
     """A call that fails; the message is for the person who made it."""
+
+    status = 200
+
+
+class TooManyCallsError(ManagementError):
+    """Too many calls, or failed attempts, from one address."""
+
+    status = 429
 
 
 class NoData:
@@ -66,7 +76,9 @@ class Management:
         logs: LogReader,
         transport: Transport,
         root_password: str,
+        api_limit: int = 0,
     ) -> None:
+        self._api_limit = api_limit
         self.data = data
         self.users = users
         self.options = options
@@ -100,9 +112,10 @@ class Management:
 
         async def handle(call: CompatCall) -> None:
             try:
+                await self._check_calls(call)
                 user = await self._caller(call)
             except ManagementError as error:
-                await fail(call, str(error))
+                await fail(call, str(error), status=error.status)
                 return
             if user is None:
                 return
@@ -117,6 +130,7 @@ class Management:
         """Return a handler for a call that needs no credential."""
 
         async def ignoring(call: CompatCall, user: User) -> Any:
+            await self._check_calls(call)
             return await run(call)
 
         async def handle(call: CompatCall) -> None:
@@ -127,7 +141,9 @@ class Management:
     async def _answer(self, call: CompatCall, run: Run, user: User) -> None:
         try:
             found = await run(call, user)
-        except (ManagementError, OptionError, ConfigurationError) as error:
+        except ManagementError as error:
+            await fail(call, str(error), status=error.status)
+        except (OptionError, ConfigurationError) as error:
             await fail(call, str(error))
         except NoSuchRowError:
             await fail(call, "record not found")
@@ -162,17 +178,23 @@ class Management:
         return user
 
     async def check_failures(self, call: CompatCall, amount: int) -> None:
-        """Count failed attempts of an address. Raises ManagementError after too many."""
-        client = call.scope.get("client")
-        address = client[0] if client else "unknown"
-        limit = RateLimit(
-            f"oneapi.login:{address}", "failures", _MAX_FAILURES, _FAILURE_SECONDS, amount
-        )
+        """Count failed attempts of an address. Raises TooManyCallsError after too many."""
+        account = f"oneapi.login:{_address(call)}"
+        limit = RateLimit(account, "failures", _MAX_FAILURES, _FAILURE_SECONDS, amount)
         store = self.data.store
         if amount:
             await store.admit(secrets.token_hex(8), [limit])
         elif (await store.peek([limit]))[0].used >= _MAX_FAILURES:
-            raise ManagementError("Too many failed attempts from this address. Try again later.")
+            raise TooManyCallsError("Too many failed attempts from this address. Try again later.")
+
+    async def _check_calls(self, call: CompatCall) -> None:
+        """Count a call of an address. Raises TooManyCallsError after too many."""
+        if not self._api_limit:
+            return
+        account = f"oneapi.calls:{_address(call)}"
+        limit = RateLimit(account, "calls", self._api_limit, _CALL_SECONDS)
+        if isinstance(await self.data.store.admit(secrets.token_hex(8), [limit]), Denied):
+            raise TooManyCallsError("Too many calls from this address. Try again later.")
 
     async def session_user(self, call: CompatCall) -> User | None:
         """Return the user of the session cookie, if it is valid."""
@@ -187,6 +209,11 @@ class Management:
     async def user(self, id: int) -> User:
         """Return a user. Raises NoSuchRowError."""
         return await self.users.get(id)
+
+
+def _address(call: CompatCall) -> str:
+    client = call.scope.get("client")
+    return client[0] if client else "unknown"
 
 
 _NO_USER = User(id=0, username="", role=0)
