@@ -17,6 +17,7 @@ from typing import Any
 
 from benchmarks import machine, report
 from benchmarks.bulk import bulk, sockets
+from benchmarks.console import ROWS as CONSOLE
 from benchmarks.host_protection import host_protection
 from benchmarks.machine import Cores, Neighbours
 from benchmarks.passthrough import passthrough
@@ -31,6 +32,7 @@ ROWS = {
     "passthrough bulk": bulk,
     "passthrough sockets": sockets,
     "host protection": host_protection,
+    **CONSOLE,
 }
 
 

@@ -142,6 +142,30 @@ def stored(limits: Any, *, tokens: int = 1, keys: int = 2) -> App:
     return seeded
 
 
+def console() -> App:
+    """The gateway at `/ai` and the console at `/console`, over one store with much in it."""
+    from starlette.applications import Starlette
+    from starlette.routing import Mount
+
+    from asgi_aiproxy import Ledger, lifespan
+    from asgi_aiproxy.middleware import Authenticate
+    from asgi_aiproxy.middleware.auth import static_tokens
+    from asgi_aiproxy.shim import OpenAIShim
+    from benchmarks.console import fill, parts
+
+    store, provider, pages = parts(f"{upstream()}/v1")
+    shim = OpenAIShim(provider, record=Ledger(store))
+    ai = Authenticate(shim, verify=static_tokens({wire.TOKEN: "bench"}))
+    app = Starlette(routes=[Mount("/ai", ai), Mount("/console", pages)], lifespan=lifespan(ai))
+
+    async def filled(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await fill(store, provider.keys)
+        await app(scope, receive, send)
+
+    return filled
+
+
 # For comparison.
 
 

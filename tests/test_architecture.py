@@ -63,6 +63,7 @@ MAY: dict[str, set[str]] = {
     "translate": {"dialects", "errors", "framing", "messages"},
     # parts, each usable alone
     "_background_tasks": set(),
+    "_slices": set(),
     "_retry_queue": {"_background_tasks"},
     "_cancellation": {"errors"},
     "_asgi": {"_cancellation", "_control_headers", "_headers", "errors"},
@@ -73,7 +74,15 @@ MAY: dict[str, set[str]] = {
     "ip_ranges": {"errors"},
     "principal": {"errors", "ip_ranges", "patterns"},
     "prices": {"_background_tasks", "_json", "dialects", "errors", "messages", "patterns"},
-    "usage": {"_background_tasks", "_retry_queue", "errors", "messages", "prices", "stores"},
+    "usage": {
+        "_background_tasks",
+        "_retry_queue",
+        "_slices",
+        "errors",
+        "messages",
+        "prices",
+        "stores",
+    },
     "credentials": {"_asgi", "_control_headers", "principal"},
     "upstream": {"_headers", "errors"},
     "providers": {
@@ -147,11 +156,11 @@ MAY: dict[str, set[str]] = {
     ),
     # what an operator can do, and its front end over HTTP
     "services": names(
-        "_background_tasks _cancellation _json _retry_queue accounts errors exchange ip_ranges "
-        "keys messages patterns prices principal providers quotas stores upstream usage"
+        "_background_tasks _cancellation _json _retry_queue _slices accounts errors exchange "
+        "ip_ranges keys messages patterns prices principal providers quotas stores upstream usage"
     ),
     "admin": names(
-        "_asgi _cancellation _json _request_id accounts credentials dialects errors "
+        "_asgi _cancellation _json _request_id _slices accounts credentials dialects errors "
         "exchange ip_ranges keys middleware prices principal providers services stores "
         "upstream usage"
     ),
@@ -161,9 +170,8 @@ MAY: dict[str, set[str]] = {
     | {"exchange", "middleware", "passthrough", "prices", "principal", "providers", "router"}
     | {"services", "shim", "stores", "upstream", "usage", "vendor_resources"},
     "console": names(
-        "_asgi _cancellation _request_id accounts admin connect credentials errors inprocess "
-        "ip_ranges middleware "
-        "principal services stores"
+        "_asgi _cancellation _request_id _slices accounts admin connect credentials errors "
+        "inprocess ip_ranges middleware principal services stores"
     ),
     "importer": names("accounts compat config connect errors ip_ranges keys principal stores"),
     "hosting": {"_asgi", "errors"},

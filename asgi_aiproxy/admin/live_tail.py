@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from asgi_aiproxy import _asgi
+from asgi_aiproxy._slices import in_slices
 from asgi_aiproxy.admin.routing import AdminRequest, Route
 from asgi_aiproxy.errors import APIError, ErrorKind
 from asgi_aiproxy.services.base import LogId
@@ -25,6 +26,7 @@ from asgi_aiproxy.usage.record import UsageRecord
 
 _READ_ROWS = 200  # records that are read from the store together
 _MAX_TAILS = 100
+_DECODED = 50  # records that are sent together, without giving way
 _PING_SECONDS = 15  # seconds between comments that keep an idle connection open
 
 _decode = msgspec.json.Decoder(UsageRecord).decode
@@ -83,7 +85,7 @@ class LiveTail:
         own: OwnUsageService,
         *,
         principal: Callable[[str], Awaitable[str]],
-        poll: float = 1.0,
+        poll: float = 0.5,
     ) -> None:
         self._principal = principal
         self._store = store
@@ -138,19 +140,19 @@ class LiveTail:
         filter_: Query,
         still_allowed: Callable[[], Awaitable[None]],
         show: Callable[[UsageRecord], Any],
-    ) -> AsyncIterator[dict[str, str]]:
+    ) -> AsyncIterator[bytes]:
         self._open += 1
         try:
             while True:
                 rows: list[tuple[str, bytes]] = []
                 with suppress(StoreUnavailableError):
                     rows = await self._store.read(self._log, after, _READ_ROWS)
-                for id, value in rows:
-                    after = id
-                    record = _decode(value)
-                    if filter_.matches(record):
-                        data = _encode(show(record)).decode()
-                        yield {"id": id, "event": "exchange", "data": data}
+                async for some in in_slices(rows, _DECODED):
+                    found = [(id, _decode(value)) for id, value in some]
+                    after = found[-1][0]
+                    matching = [_event(id, show(r)) for id, r in found if filter_.matches(r)]
+                    if matching:
+                        yield b"".join(matching)
                 if len(rows) < _READ_ROWS:
                     await asyncio.sleep(self._poll)
                 try:
@@ -185,3 +187,8 @@ class LiveTail:
                 summary="The caller's own exchanges as they end, as server-sent events.",
             ),
         ]
+
+
+def _event(id: str, record: Any) -> bytes:
+    """Return one server-sent event."""
+    return b"id: %b\nevent: exchange\ndata: %b\n\n" % (id.encode(), _encode(record))

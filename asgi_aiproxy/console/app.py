@@ -222,7 +222,8 @@ class Console:
             raise APIError(ErrorKind.OVERLOADED, message, retry_after=1.0)
         self._running += 1
         try:
-            return await run(request)
+            made = await run(request)
+            return await made.completed() if isinstance(made, PageAnswer) else made
         finally:
             self._running -= 1
 
@@ -244,7 +245,7 @@ class Console:
             if route.again is None or isinstance(error, ClientGoneError):
                 raise
             failed = to_api_error(error)
-        shown = await route.again(replace(request, error=failed.message))
+        shown = await self._make(route.again, replace(request, error=failed.message))
         return replace(shown, status=failed.status) if isinstance(shown, PageAnswer) else shown
 
     async def _form(self, request: PageRequest, receive: Receive) -> Mapping[str, list[str]]:
@@ -331,6 +332,7 @@ _KEY = "asgi_aiproxy.console.request"
 
 
 async def _send_page(send: Send, answer: PageAnswer, *, head: bool) -> None:
+    answer = await answer.completed()
     headers = [*PAGE_HEADERS, *answer.headers]
     await _asgi.send_response(
         send, answer.status, answer.body, headers, answer.media_type, head=head

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import quote, urlencode
 
 from asgi_aiproxy import _asgi
 from asgi_aiproxy._asgi import ASGIApp, RawHeaders, Scope
+from asgi_aiproxy._slices import joined
 from asgi_aiproxy.admin.auth import may
 from asgi_aiproxy.admin.routing import Need
 from asgi_aiproxy.console.rendering import Renderer
@@ -28,12 +29,20 @@ Call = Callable[..., Awaitable[Any]]
 
 @dataclass(frozen=True, slots=True)
 class PageAnswer:
-    """A whole response; `PAGE_HEADERS` are added."""
+    """A whole response; `PAGE_HEADERS` are added. `pieces` make its body, until `completed`."""
 
     status: int = 200
     body: bytes = b""
     headers: RawHeaders = field(default_factory=list)
     media_type: bytes = b"text/html; charset=utf-8"
+    pieces: Iterator[str] | None = None
+
+    async def completed(self) -> PageAnswer:
+        """Return the response with its whole body."""
+        if self.pieces is None:
+            return self
+        text = await joined(self.pieces)
+        return replace(self, body=text.encode(), pieces=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +114,8 @@ class PageRequest:
 
     def page(self, template: str, *, status: int = 200, **context: Any) -> PageAnswer:
         """Return a page made from a template."""
-        text = self.renderer.render(template, self, context)
-        return PageAnswer(400 if self.error and status == 200 else status, text.encode())
+        status = 400 if self.error and status == 200 else status
+        return PageAnswer(status, pieces=self.renderer.render(template, self, context))
 
     def redirect(self, path: str, *, headers: RawHeaders | None = None, **query: Any) -> PageAnswer:
         """Return a redirect to a page of this console, to be fetched with GET."""

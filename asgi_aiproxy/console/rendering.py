@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,9 +55,11 @@ class Renderer:
             span=format_span,
         )
 
-    def render(self, template: str, request: PageRequest, context: Mapping[str, Any]) -> str:
-        """Return a page as HTML."""
-        return self._templates.get_template(template).render(
+    def render(
+        self, template: str, request: PageRequest, context: Mapping[str, Any]
+    ) -> Iterator[str]:
+        """Make a page as HTML, in pieces."""
+        return self._templates.get_template(template).generate(
             _=request.texts,
             request=request,
             url=request.url,

@@ -291,10 +291,11 @@ class KeyPool:
             self.key_set.states[key_id].reset()
             self.key_set.waiting.serve()
 
-    async def status(self) -> list[KeyStatus]:
-        """The current state of each key."""
-        now = self.key_set.clock()
-        return [state.status(now) for state in self.key_set.states.values()]
+    async def status(self, ids: Iterable[str] | None = None) -> list[KeyStatus]:
+        """The current state of each key, or of those of `ids` that exist."""
+        now, states = self.key_set.clock(), self.key_set.states
+        wanted = states if ids is None else (id for id in ids if id in states)
+        return [states[id].status(now) for id in wanted]
 
     def _validated(self, key: str | Key) -> Key:
         return validate_key(key if isinstance(key, Key) else Key(key), self.name)

@@ -385,7 +385,7 @@ class KeyService:
     ) -> list[KeyOut]:
         pool = self._pool(name)
         keys = pool.keys
-        statuses = {status.id: status for status in await pool.status()}
+        statuses = {status.id: status for status in await pool.status(ids)}
         found = []
         for id in ids:
             key, status, row = keys.get(id), statuses.get(id), rows.get(id)

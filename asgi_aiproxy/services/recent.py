@@ -9,6 +9,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from asgi_aiproxy.services.shared import SharedResults
 from asgi_aiproxy.services.usage import RecordOut, to_record_out
 from asgi_aiproxy.stores.base import Store
 from asgi_aiproxy.usage.ledger import Ledger, Query
@@ -63,9 +64,13 @@ class RecentService:
     ) -> None:
         self._ledger = Ledger(store, name=ledger)
         self._clock = clock
+        self._results: SharedResults[RecentOut] = SharedResults()
 
     async def recent(self, query: RecentQuery) -> RecentOut:
-        """Return the sums of the last minutes."""
+        """Return the sums of the last minutes, at most a second old."""
+        return await self._results.get(query, lambda: self._recent(query))
+
+    async def _recent(self, query: RecentQuery) -> RecentOut:
         since = self._clock() - query.minutes * 60
         page = await self._ledger.query(Query(since=since), limit=_MAX_RECORDS, scan=_MAX_RECORDS)
         records = page.records

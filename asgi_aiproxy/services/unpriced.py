@@ -5,7 +5,9 @@ from __future__ import annotations
 import msgspec
 
 from asgi_aiproxy.services.base import Page
-from asgi_aiproxy.services.usage import RecordOut, UsageQuery, UsageService
+from asgi_aiproxy.services.usage import UsageService
+from asgi_aiproxy.usage.ledger import Query
+from asgi_aiproxy.usage.record import UsageRecord
 
 _PAGES = 20  # of the log that are examined, newest first
 _PAGE = 500
@@ -34,18 +36,18 @@ async def unpriced_models(usage: UsageService, query: UnpricedQuery) -> Page[Unp
     Those with the most requests come first.
     """
     found: dict[tuple[str, str], UnpricedModel] = {}
-    wanted = UsageQuery(limit=_PAGE, since=query.since)
+    after = ""
     for _ in range(_PAGES):
-        page = await usage.page(wanted)
-        for record in page.data:
+        page = await usage.ledger.query(Query(since=query.since), after=after, limit=_PAGE)
+        for record in page.records:
             _count(found, record)
-        if page.next is None:
+        after = page.after
+        if not after:
             break
-        wanted = msgspec.structs.replace(wanted, after=page.next)
     return Page(sorted(found.values(), key=lambda model: (-model.requests, model.model)), None)
 
 
-def _count(found: dict[tuple[str, str], UnpricedModel], record: RecordOut) -> None:
+def _count(found: dict[tuple[str, str], UnpricedModel], record: UsageRecord) -> None:
     usage, model = record.usage, record.upstream_model or record.model or record.requested_model
     if usage is None or record.cost is not None or not model:
         return

@@ -12,12 +12,14 @@ from typing import Annotated, Any, get_args
 import msgspec
 from msgspec import Meta
 
-from asgi_aiproxy.accounts import Token, Tokens
+from asgi_aiproxy._slices import give_way
+from asgi_aiproxy.accounts import Tokens
 from asgi_aiproxy.accounts.tokens import TOKENS
 from asgi_aiproxy.errors import APIError, ErrorKind, invalid
 from asgi_aiproxy.services.base import MAX_PAGE_ROWS, LogId, Page
 from asgi_aiproxy.services.budgets import MICRO
 from asgi_aiproxy.services.csv_export import Cell, csv_lines, csv_time
+from asgi_aiproxy.services.shared import SharedResults
 from asgi_aiproxy.stores.base import Store
 from asgi_aiproxy.usage.ledger import EVERYTHING, Ledger, Query, State
 from asgi_aiproxy.usage.record import UsageRecord
@@ -122,11 +124,12 @@ class UsageService:
     def __init__(
         self, store: Store, ledger: str = "ledger", *, clock: Callable[[], float] = time.time
     ) -> None:
-        self._ledger = Ledger(store, name=ledger)
+        self.ledger = Ledger(store, name=ledger)
         self._store = store
         self._tokens = Tokens(store)
         self._clock = clock
         self._searches = asyncio.Semaphore(_MAX_SEARCHES)
+        self._rankings: SharedResults[list[str]] = SharedResults()
 
     async def page(self, query: UsageQuery) -> Page[RecordOut]:
         """Return usage records, newest first."""
@@ -136,7 +139,7 @@ class UsageService:
     async def matching(self, filter_: Query, query: UsageQuery) -> Page[RecordOut]:
         """Return the records that match a filter of the ledger; the page is that of `query`."""
         try:
-            found = await self._ledger.query(
+            found = await self.ledger.query(
                 filter_, after=query.after, limit=query.limit, scan=query.scan
             )
         except ValueError as error:
@@ -154,7 +157,7 @@ class UsageService:
         """
         try:
             async with self._searches:
-                record = await self._ledger.find(id, near=query.near, query=filter_)
+                record = await self.ledger.find(id, near=query.near, query=filter_)
         except ValueError as error:
             raise invalid(f"near: the record {query.near!r} does not exist.", "near") from error
         if record is None:
@@ -189,24 +192,35 @@ class UsageService:
     async def total(self, query: UsageQuery) -> SumOut:
         """Sum up the matching records of the log."""
         query = await self._resolved(query)
-        return _sum("total", await self._ledger.total(query.query()))
+        return _sum("total", await self.ledger.total(query.query()))
 
     async def sums(self, query: SumQuery) -> Page[SumOut]:
         """Return sums, the most expensive first; days in their order."""
         since, until = self._days(query.since, query.until)
-        names = None if query.name is None else [query.name]
-        if query.by == "principal" and query.name:
-            names = [await self.principal(query.name)]
-        found = await self._ledger.totals(query.by, since=since, until=until, names=names)
+        end = query.after + query.limit
+        order: Sequence[str]
         if query.by == "day":
+            found = await self.ledger.totals("day", since=since, until=until)
             order = sorted(found)
         else:
-            order = sorted(found, key=lambda name: _rank(name, found[name]))
-        end = query.after + query.limit
-        page = [_sum(name, found[name]) for name in order[query.after : end]]
+            order = await self._ranked(query, since, until)
+            names = order[query.after : end]
+            found = await self.ledger.totals(query.by, since=since, until=until, names=names)
+        shown = [name for name in order[query.after : end] if name in found]
+        page = [_sum(name, found[name]) for name in shown]
         if query.by == "principal":
             page = await self._labelled(page)
         return Page(page, str(end) if end < len(order) else None)
+
+    async def _ranked(self, query: SumQuery, since: date, until: date) -> Sequence[str]:
+        """Return the names of sums in their order; at most a second old."""
+        if query.name is None:
+            key = (query.by, since, until)
+            return await self._rankings.get(
+                key, lambda: self.ledger.ranking(query.by, since=since, until=until)
+            )
+        wanted = query.by == "principal" and query.name
+        return [await self.principal(query.name) if wanted else query.name]
 
     async def daily(self, query: DailyQuery) -> Page[SumOut]:
         """Return sums of each day, in their order; `name` of a sum is the day."""
@@ -220,7 +234,7 @@ class UsageService:
     ) -> Page[SumOut]:
         """Return sums of each day, of the exchanges of all `names` together."""
         since, until = self._days(since, until)
-        found = await self._ledger.daily(by, since=since, until=until, names=names)
+        found = await self.ledger.daily(by, since=since, until=until, names=names)
         return Page([_sum(day.isoformat(), totals) for day, totals in found.items()])
 
     def _days(self, since: date | None, until: date | None) -> tuple[date, date]:
@@ -243,9 +257,10 @@ class UsageService:
             return id_or_name
         found: list[str] = []
         after = ""
-        while rows := await self._tokens.page(after, MAX_PAGE_ROWS):
-            found += [row.id for row in rows if row.name == id_or_name]
-            after = rows[-1].id
+        while rows := await self._store.page(TOKENS, after, MAX_PAGE_ROWS):
+            found += [id for id, row in rows.items() if _decode_name(row).name == id_or_name]
+            after = list(rows)[-1]
+            await give_way()
         if len(found) > 1:
             ids = ", ".join(found[:5])
             raise invalid(
@@ -260,11 +275,19 @@ class UsageService:
     async def _labelled(self, sums: list[SumOut]) -> list[SumOut]:
         """Return sums by caller, labelled with the names of tokens that exist."""
         rows = await self._store.rows(TOKENS, [item.name for item in sums])
-        names = {id: msgspec.json.decode(row, type=Token).name for id, row in rows.items()}
+        names = {id: _decode_name(row).name for id, row in rows.items()}
         return [
             msgspec.structs.replace(item, label=names.get(item.name, item.name)) for item in sums
         ]
 
+
+class _Named(msgspec.Struct):
+    """The name of a token."""
+
+    name: str = ""
+
+
+_decode_name = msgspec.json.Decoder(_Named).decode
 
 # Of the members of usage records; times are in UTC, tokens in columns of their own.
 _TOKENS = ("input", "output", "cache_read", "cache_write", "reasoning")
@@ -304,11 +327,6 @@ def to_record_out(record: UsageRecord, near: str = "") -> RecordOut:
     fields: dict[str, Any] = msgspec.structs.asdict(record)
     usd = record.cost / MICRO if record.cost is not None else None
     return RecordOut(**fields, usd=usd, near=near)
-
-
-def _rank(name: str, totals: Totals) -> tuple[int, int, int, str]:
-    """Return what sums are sorted by: the most expensive first."""
-    return -totals.cost, -totals.units, -totals.requests, name
 
 
 def _sum(name: str, totals: Totals) -> SumOut:

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from heapq import nsmallest
+from sys import intern
 from typing import Self
 
 import msgspec
@@ -332,6 +333,7 @@ class MemoryStore(MemoryEntries):
         if not once or found.first(f"add {once}", now, IDEMPOTENCY_SECONDS):
             found.sums_until = float("inf") if ttl is None else now + ttl * 1000
             for name, amount in amounts.items():
+                name = intern(name)
                 found.sums[name] = found.sums.get(name, 0) + amount
         if ttl is not None:
             self._sweep(now)

@@ -30,13 +30,21 @@ class MemoryLog:
             return []
         first, last = records[0][0], records[-1][0]
         if newest:
-            begin = min(int(after) - 1, last) if after else last
-            numbers = range(begin, max(begin - limit, first - 1), -1)
+            end = min(int(after), last + 1) if after else last + 1
+            found = self._between(max(end - limit, first), end)[::-1]
         else:
             begin = max(int(after) + 1, first) if after else first
-            numbers = range(begin, min(begin + limit, last + 1))
-        found = (records[number - first] for number in numbers)
+            found = self._between(begin, min(begin + limit, last + 1))
         return [(str(number), record) for number, record in found]
+
+    def _between(self, begin: int, end: int) -> list[Numbered]:
+        """The records from the number `begin` on, before `end`. Walks from the nearer end."""
+        records = self._records
+        low, high = begin - records[0][0], end - records[0][0]
+        if low + high < len(records):
+            return list(islice(records, low, high))
+        size = len(records)
+        return list(islice(reversed(records), size - high, size - low))[::-1]
 
     def trim(self, until: int) -> None:
         """Remove the records up to a number."""

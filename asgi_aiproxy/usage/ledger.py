@@ -24,11 +24,13 @@ import time
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
+from heapq import merge
 from typing import Literal, Self
 
 import msgspec
 
 from asgi_aiproxy._retry_queue import RetryQueue
+from asgi_aiproxy._slices import give_way, in_slices
 from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.prices import Pricing
 from asgi_aiproxy.stores.base import Store, StoreUnavailableError, check_store
@@ -41,6 +43,8 @@ from asgi_aiproxy.usage.sums import By, DailySums, Totals, names_of_sums, sums_a
 State = Literal["done", "cut", "failed", "refused", "estimated", "not_charged"]
 
 _READ_ROWS = 1000  # records that are read from the store together
+_DAYS = 5  # of which sums are read together
+_DECODED = 50  # records that are decoded without giving way
 _SECONDS_PER_DAY = 86400.0
 _TRIM_SECONDS = 60.0  # between two searches for records that are too old
 _decode = msgspec.json.Decoder(UsageRecord).decode
@@ -187,25 +191,27 @@ class Ledger:
         oldest = self._oldest()
         seen: set[str] = set()
         examined = 0
+        size = min(limit + 1, _READ_ROWS)  # often enough; others follow if it is not
         while True:
             before = after
-            rows = await self._store.read(self._name, after, _READ_ROWS, newest=True)
-            for after, value in rows:
-                record = _decode(value)
-                kept = record.started >= oldest and record.id not in seen
-                if kept and query.matches(record):
-                    seen.add(record.id)
-                    found.append(record)
-                    near.append(before)
-                    if len(found) >= limit:
-                        return Page(found, after, near)
-                before = after
+            rows = await self._store.read(self._name, after, size, newest=True)
+            async for some in in_slices(rows, _DECODED):
+                for after, value in some:
+                    record = _decode(value)
+                    kept = record.started >= oldest and record.id not in seen
+                    if kept and query.matches(record):
+                        seen.add(record.id)
+                        found.append(record)
+                        near.append(before)
+                        if len(found) >= limit:
+                            return Page(found, after, near)
+                    before = after
             examined += len(rows)
-            await asyncio.sleep(0)  # a store in memory does not wait: let others run
-            if len(rows) < _READ_ROWS:
+            if len(rows) < size:
                 return Page(found, "", near)
             if scan is not None and examined >= scan:
                 return Page(found, after, near)
+            size = _READ_ROWS
 
     async def find(
         self, id: str, *, near: str = "", query: Query = EVERYTHING
@@ -219,17 +225,18 @@ class Ledger:
         wanted, oldest = id.encode("utf-8", "replace"), self._oldest()
         while True:
             rows = await self._store.read(self._name, near, _READ_ROWS, newest=True)
-            for _, value in rows:
-                if wanted not in value:  # much faster than decoding each
-                    continue
-                record = _decode(value)
-                found = id in (record.id, record.request_id) and record.started >= oldest
-                if found and query.matches(record):
-                    return record
+            # (Searching all rows at once is much faster than decoding each.)
+            if wanted in b"\n".join([value for _, value in rows]):
+                for _, value in rows:
+                    record = _decode(value) if wanted in value else None
+                    if record is None or id not in (record.id, record.request_id):
+                        continue
+                    if record.started >= oldest and query.matches(record):
+                        return record
+            await give_way()
             if len(rows) < _READ_ROWS:
                 return None
             near = rows[-1][0]
-            await asyncio.sleep(0)  # a store in memory does not wait for anything
 
     async def total(self, query: Query = EVERYTHING) -> Totals:
         """Sum up the matching records that are kept one by one. Raises StoreUnavailableError."""
@@ -262,19 +269,51 @@ class Ledger:
         if by == "day":
             sums = await self.daily(by, since=since, until=until)
             return {day.isoformat(): totals for day, totals in sums.items() if totals.requests}
+        names = list(names) if names is not None else None
+        found: dict[str, Totals] = {}
+        for ranked in (True, False):
+            await self._add_up(found, by, since, until, names, ranked=ranked)
+        return found
+
+    async def ranking(self, by: By, *, since: date, until: date) -> list[str]:
+        """The names of `by` in the days (UTC) from `since` to `until`, both included, the most
+        expensive first. Raises StoreUnavailableError.
+        """
+        found: dict[str, Totals] = {}
+        await self._add_up(found, by, since, until, None, ranked=True)
+        ranks = [
+            sorted((-t.cost, -t.units, -t.requests, name) for name, t in some)
+            async for some in in_slices(found.items())
+        ]
+        return [rank[-1] async for some in in_slices(merge(*ranks)) for rank in some]
+
+    async def _add_up(
+        self,
+        found: dict[str, Totals],
+        by: By,
+        since: date,
+        until: date,
+        names: Iterable[str] | None,
+        *,
+        ranked: bool,
+    ) -> None:
+        """Add stored sums to those found, by name."""
         # Names are added up before they are taken apart, as most are of several days.
         added: dict[str, int] = {}
-        prefix = f"{by}/"
-        for amounts in (await self._daily_amounts(by, since, until, names)).values():
-            await asyncio.sleep(0)  # there may be many: let others run
-            for full, amount in amounts.items():
-                if full.startswith(prefix):
-                    added[full] = added.get(full, 0) + amount
-        found: dict[str, Totals] = {}
-        for full, amount in added.items():
-            _, field, name = full.split("/", 2)
-            setattr(found.setdefault(name, Totals()), field, amount)
-        return found
+        while since <= until:
+            end = min(since + timedelta(days=_DAYS - 1), until)
+            for amounts in (await self._stored(by, since, end, names, ranked=ranked)).values():
+                async for some in in_slices(amounts.items()):
+                    for full, amount in some:
+                        added[full] = added.get(full, 0) + amount
+            since = end + timedelta(days=1)
+        async for some in in_slices(added.items()):
+            for full, amount in some:
+                field, _, name = full.partition("/")
+                totals = found.get(name)
+                if totals is None:
+                    totals = found[name] = Totals()
+                setattr(totals, field, amount)
 
     async def daily(
         self, by: By, *, since: date, until: date, names: Iterable[str] | None = None
@@ -283,31 +322,27 @@ class Ledger:
 
         Raises StoreUnavailableError.
         """
+        wanted = [""] if by == "day" else list(names) if names is not None else None
+        both = [
+            await self._stored(by, since, until, wanted, ranked=ranked) for ranked in (True, False)
+        ]
         found: dict[date, Totals] = {}
-        for day, amounts in (await self._daily_amounts(by, since, until, names)).items():
+        for day in both[0]:
             totals = found[day] = Totals()
-            for full, amount in amounts.items():
-                kind, field, _ = full.split("/", 2)
-                if kind == by:
+            for sums in both:
+                for full, amount in sums[day].items():
+                    field = full.partition("/")[0]
                     setattr(totals, field, getattr(totals, field) + amount)
         return found
 
-    async def _daily_amounts(
-        self, by: By, since: date, until: date, names: Iterable[str] | None
+    async def _stored(
+        self, by: By, since: date, until: date, names: Iterable[str] | None, *, ranked: bool
     ) -> dict[date, dict[str, int]]:
         """The stored sums of each day."""
         days = [since + timedelta(days=n) for n in range((until - since).days + 1)]
-        wanted: list[str] | None = None
-        if by == "day":
-            wanted = names_of_sums(by, [""])
-        elif names is not None:
-            wanted = names_of_sums(by, names)
-        sums = await asyncio.gather(
-            *(
-                self._store.sums(sums_account(self._name, day.isoformat(), by), wanted)
-                for day in days
-            )
-        )
+        wanted = names_of_sums(names, ranked=ranked) if names is not None else None
+        accounts = [sums_account(self._name, day.isoformat(), by, ranked=ranked) for day in days]
+        sums = await asyncio.gather(*(self._store.sums(each, wanted) for each in accounts))
         return dict(zip(days, sums, strict=True))
 
     # writing

@@ -1,10 +1,11 @@
 """Sums of usage records by day, as the ledger keeps them in a store.
 
-Theory of operation. All sums of one UTC day are counters of one account of the store, named
-`by/field/name`: `model/cost/gpt-4o`. Sums by session and by tag have an account of their own,
-because there are many more of them, and reading other sums must not become slower. Names of
-sessions, tags and models come from callers: each process adds at most MAX_NAMES of a kind to a
-day, and counts the others under OTHER, so callers cannot fill the store.
+Theory of operation. The sums of one UTC day by one kind of name are counters of one account of the
+store, named `field/name`: `cost/gpt-4o`. Each kind has an account of its own, because there may be
+10,000 callers or sessions, and reading the sums of a few models must not take longer for that. What
+names are ranked by (RANKED) is apart from the other sums, which are read for one page of names.
+Names of sessions, tags and models come from callers: each process adds at most MAX_NAMES of a kind
+to a day, and counts the others under OTHER, so callers cannot fill the store.
 """
 
 from __future__ import annotations
@@ -31,8 +32,7 @@ By = Literal[
 
 MAX_NAMES = 10_000  # sessions, tags or models that one process adds to the sums of a day
 OTHER = "(other)"
-_LABELS = frozenset({"tag", "session"})  # whose sums have an account of their own
-_BOUNDED = _LABELS | {"model", "account_model"}  # whose names come from callers
+_BOUNDED = frozenset({"tag", "session", "model", "account_model"})  # names come from callers
 
 
 class Totals(msgspec.Struct, kw_only=True):
@@ -52,14 +52,21 @@ class Totals(msgspec.Struct, kw_only=True):
             setattr(self, name, getattr(self, name) + amount)
 
 
-def sums_account(ledger: str, day: str, by: By) -> str:
-    """The account of the store that holds the sums of a day by one kind of name."""
-    return f"{ledger}:{day}:labels" if by in _LABELS else f"{ledger}:{day}"
+RANKED = frozenset({"cost", "units", "requests"})  # fields by which names are ranked
+OTHERS = frozenset(Totals.__struct_fields__) - RANKED
 
 
-def names_of_sums(by: By, names: Iterable[str]) -> list[str]:
+def sums_account(ledger: str, day: str, by: By, *, ranked: bool) -> str:
+    """The account of the store that holds the sums of a day by one kind of name: those of the
+    fields RANKED, or of OTHERS.
+    """
+    return f"{ledger}:{day}:{by}" if ranked else f"{ledger}:{day}:{by}:others"
+
+
+def names_of_sums(names: Iterable[str], *, ranked: bool) -> list[str]:
     """The names of counters."""
-    return [f"{by}/{field}/{name}" for name in names for field in Totals.__struct_fields__]
+    fields = RANKED if ranked else OTHERS
+    return [f"{field}/{name}" for name in names for field in fields]
 
 
 class DailySums:
@@ -77,9 +84,10 @@ class DailySums:
             amounts = _amounts(record)
             for by, given in _places(record):
                 name = self._bounded(day, by, given) if by in _BOUNDED else given
-                sums = found.setdefault(sums_account(self._ledger, day, by), {})
                 for field, amount in amounts.items():
-                    full = f"{by}/{field}/{name}"
+                    account = sums_account(self._ledger, day, by, ranked=field in RANKED)
+                    sums = found.setdefault(account, {})
+                    full = f"{field}/{name}"
                     sums[full] = sums.get(full, 0) + amount
         return found
 

@@ -66,8 +66,7 @@ class Page(HTMLParser):
             self.inline.append("script")
         if tag == "style":
             self.inline.append("style")
-        if "hx-get" in known:
-            self.refreshed.append(known["hx-get"])
+        self.refreshed += [known[name] for name in ("hx-get", "data-rows") if name in known]
         if tag == "form":
             self.forms.append(Form(known.get("method", "get").upper(), known.get("action", "")))
         if tag in ("input", "select", "textarea", "button") and "name" in known and self.forms:

@@ -81,21 +81,24 @@ def test_names_that_callers_invent_are_bounded() -> None:
         for n in range(5)
     ]
     found = sums.add_up("2026-03-01", records)
-    labels, main = found["ledger:2026-03-01:labels"], found["ledger:2026-03-01"]
-    assert {name: n for name, n in labels.items() if "/requests/" in name} == {
-        "session/requests/s0": 1,
-        "session/requests/s1": 1,
-        f"session/requests/{OTHER}": 3,
-        "tag/requests/t=0": 1,
-        "tag/requests/t=1": 1,
-        f"tag/requests/{OTHER}": 3,
-    }
-    assert main[f"account_model/requests/acme/{OTHER}"] == 3
-    assert main[f"model/cost/{OTHER}"] == 21
-    assert main["account/cost/acme"] == 35
+    assert (
+        found["ledger:2026-03-01:session"]
+        | {
+            "requests/s0": 1,
+            "requests/s1": 1,
+            f"requests/{OTHER}": 3,
+        }
+        == found["ledger:2026-03-01:session"]
+    )
+    assert "requests/s2" not in found["ledger:2026-03-01:session"]
+    assert found["ledger:2026-03-01:tag"][f"requests/{OTHER}"] == 3
+    assert found["ledger:2026-03-01:account_model"][f"requests/acme/{OTHER}"] == 3
+    assert found["ledger:2026-03-01:model"][f"cost/{OTHER}"] == 21
+    assert found["ledger:2026-03-01:model:others"][f"input/{OTHER}"] == 30
+    assert found["ledger:2026-03-01:account"]["cost/acme"] == 35
     # The next days begin with no names.
     found = sums.add_up("2026-03-02", records[4:])
-    assert "session/requests/s4" in found["ledger:2026-03-02:labels"]
+    assert "requests/s4" in found["ledger:2026-03-02:session"]
 
 
 async def test_records_are_removed_after_their_retention_and_sums_stay(store: Store) -> None:

@@ -23,9 +23,11 @@ def log_pages() -> list[PageRoute]:
     return [
         PageRoute("GET", "/my/log", "token", _own),
         PageRoute("GET", "/my/log/live", "token", _own_live),
+        PageRoute("GET", "/my/log/rows", "token", _own_newest),
         PageRoute("GET", "/my/log/{id}", "token", _own_exchange),
         PageRoute("GET", "/log", "read", _all),
         PageRoute("GET", "/log/live", "read", _live),
+        PageRoute("GET", "/log/rows", "read", _newest),
         PageRoute("GET", "/log/{id}", "read", _exchange),
     ]
 
@@ -57,7 +59,23 @@ async def _list(request: PageRequest, api: str, base: str, names: tuple[str, ...
         tokens=tokens,
         rows=_ROWS,
         live=request.url(f"{base}/live", **filters),
+        newest=request.url(f"{base}/rows", **filters),
     )
+
+
+async def _own_newest(request: PageRequest) -> PageAnswer:
+    return await _rows(request, "/me/usage", "/my/log", _OWN_FILTERS)
+
+
+async def _newest(request: PageRequest) -> PageAnswer:
+    return await _rows(request, "/usage", "/log", _FILTERS)
+
+
+async def _rows(request: PageRequest, api: str, base: str, names: tuple[str, ...]) -> PageAnswer:
+    """Return the newest rows of the table alone, which the live log adds to its page."""
+    query = {name: request.query.get(name, "") for name in (*names, "limit")}
+    page = await request.api(f"GET {api}", query={**query, "scan": str(_SCAN)})
+    return request.page("record_rows.html", rows=page.data, base=base, own=base == "/my/log")
 
 
 async def _own_live(request: PageRequest) -> ASGIApp:

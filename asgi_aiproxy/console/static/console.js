@@ -32,6 +32,7 @@ for (const button of document.querySelectorAll("button.copy")) {
   button.addEventListener("click", () => copy(button));
 }
 localTimes(document);
+document.addEventListener("htmx:after:swap", () => localTimes(document)); // a morph restores texts
 new MutationObserver((changes) => {
   for (const change of changes) {
     for (const node of change.addedNodes) {
@@ -45,25 +46,34 @@ const live = document.querySelector("[data-live]");
 function followLog() {
   const follow = document.getElementById("follow");
   const newer = document.getElementById("newer");
+  const kept = Number(live.dataset.kept);
   let count = 0;
-  let loading = false;
+  let due = null;
 
-  async function load() { // the rows as the server renders them
-    loading = true;
+  async function load() { // the new rows as the server renders them
+    const limit = Math.min(count + 5, kept);
+    due = null;
     count = 0;
     newer.hidden = true;
-    const found = await fetch(location.href);
-    const page = new DOMParser().parseFromString(await found.text(), "text/html");
-    const rows = page.getElementById("records");
-    if (rows) document.getElementById("records").replaceWith(rows);
-    loading = false;
-    if (count && follow.checked) load();
+    const url = new URL(live.dataset.rows, location.href);
+    url.searchParams.set("limit", limit);
+    const found = await fetch(url);
+    if (!found.ok) return;
+    const page = new DOMParser().parseFromString(
+      `<table><tbody>${await found.text()}</tbody></table>`, "text/html");
+    const records = document.getElementById("records");
+    const known = new Set(Array.from(records.rows, (row) => row.dataset.id));
+    records.prepend(...Array.from(page.querySelectorAll("tr"))
+      .filter((row) => !known.has(row.dataset.id)));
+    for (const row of Array.from(records.rows)) {
+      if (!row.dataset.id || row.rowIndex > kept) row.remove();
+    }
   }
 
   new EventSource(live.dataset.live).addEventListener("exchange", () => {
     count += 1;
     if (follow.checked) {
-      if (!loading) load();
+      due ??= setTimeout(load, 500);
     } else {
       newer.textContent = newer.dataset.text.replace("{n}", count);
       newer.hidden = false;

@@ -1,0 +1,122 @@
+"""Pages and searches are calculated in slices, between which other tasks run."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import msgspec
+import pytest
+
+from asgi_aiproxy import Ledger, MemoryStore
+from asgi_aiproxy._slices import PATIENCE, give_way, in_slices, joined
+from asgi_aiproxy.services.recent import RecentQuery, RecentService
+from asgi_aiproxy.services.shared import SharedResults
+from asgi_aiproxy.services.usage import SumQuery, UsageService
+from tests.console.support import filled, record
+
+pytestmark = pytest.mark.anyio
+
+
+async def turns_during(work: Any) -> int:
+    """How often another task has its turn while `work` is done."""
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    other = asyncio.ensure_future(count())
+    await asyncio.sleep(0)
+    await work
+    other.cancel()
+    return turns
+
+
+async def test_a_long_page_lets_other_tasks_run_in_between() -> None:
+    shop = await filled()
+    async with Ledger(shop.store) as ledger:
+        for number in range(500):
+            model = f"model-{number}"
+            found = record(shop, number, "cat", time.time(), "plain")
+            await ledger(msgspec.structs.replace(found, upstream_model=model))
+    browser = shop.browser()
+    await browser.sign_in()
+    few = await turns_during(browser.open("/settings"))
+    assert await turns_during(browser.open("/usage?by=model")) > few + 3
+    assert await turns_during(browser.open("/log")) > few + 3
+
+
+async def test_sums_of_many_names_are_added_up_in_slices() -> None:
+    store = MemoryStore()
+    async with Ledger(store) as ledger:
+        shop = await filled(store)
+        for number in range(4000):
+            found = record(shop, number, "cat", time.time(), "plain")
+            await ledger(msgspec.structs.replace(found, principal=f"caller-{number}"))
+    assert await turns_during(UsageService(store).sums(SumQuery(by="principal"))) > 20
+
+
+async def test_a_slice_waits_for_busy_tasks_but_not_for_ever() -> None:
+    busy = 0
+
+    async def work() -> None:
+        nonlocal busy
+        while True:
+            end = time.perf_counter() + PATIENCE / 10
+            while time.perf_counter() < end:
+                pass
+            busy += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.ensure_future(work())
+    await give_way()
+    task.cancel()
+    assert busy >= 2
+
+
+async def test_slices_keep_the_order_and_lose_nothing() -> None:
+    found = [item async for some in in_slices(range(1201), 500) for item in some]
+    assert found == list(range(1201))
+    assert await joined(iter(["a", "", "b"])) == "ab"
+
+
+async def test_viewers_at_the_same_time_share_one_calculation() -> None:
+    results: SharedResults[int] = SharedResults(seconds=60)
+    calls = 0
+
+    async def calculate() -> int:
+        nonlocal calls
+        calls += 1
+        await asyncio.sleep(0)
+        return calls
+
+    assert await asyncio.gather(*(results.get("a", calculate) for _ in range(5))) == [1] * 5
+    assert await results.get("b", calculate) == 2
+    expired: SharedResults[int] = SharedResults(seconds=0)
+    assert [await expired.get("a", calculate) for _ in range(2)] == [3, 4]
+
+    async def fail() -> int:
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        await results.get("c", fail)
+    assert await results.get("c", calculate) == 5
+
+
+async def test_the_figures_of_now_are_those_of_one_calculation_for_a_second() -> None:
+    store = CountingStore()
+    service = RecentService(store)
+    await asyncio.gather(*(service.recent(RecentQuery()) for _ in range(5)))
+    assert store.reads == 1
+
+
+class CountingStore(MemoryStore):
+    reads = 0
+
+    async def read(self, *arguments: Any, **options: Any) -> list[tuple[str, bytes]]:
+        self.reads += 1
+        return await super().read(*arguments, **options)
