@@ -10,7 +10,7 @@ from asgi_aiproxy._asgi import ASGIApp
 from asgi_aiproxy.compat import policy
 from asgi_aiproxy.compat.callers import Caller, bearer_value, identify, prepared_headers
 from asgi_aiproxy.compat.routing import CompatApp, CompatCall, Handler, Route, aliases
-from asgi_aiproxy.errors import APIError
+from asgi_aiproxy.errors import APIError, invalid
 from asgi_aiproxy.hooks import Hook
 from asgi_aiproxy.middleware.auth import Verify
 from asgi_aiproxy.providers import ModelOffer, Provider, Router, Target
@@ -30,6 +30,7 @@ _EMBEDDINGS = ("/v1/embeddings", "/proxies/v1/embeddings")
 _MODELS = ("/v1/models", "/proxies/v1/models")
 _DEFAULT_IMAGE_MODEL = "dall-e-3"
 _INTERPRETER = "open-interpreter"
+_ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 _OFFICIAL = "Use a model of a provider with an official API."
 
 # Models whose service is gone, or must not be used, by the beginning of their names.
@@ -106,7 +107,7 @@ class ChatGPTAdapterRoutes(CompatApp):
         self._shim = self.own((around or (lambda app: app))(shim))
         self.routes = [
             Route("GET", "/", self._banner),
-            *aliases("POST", _CHAT, self._to("/v1/chat/completions")),
+            *aliases("POST", _CHAT, self._chat),
             *aliases("POST", _IMAGES, self._images),
             *aliases("POST", _EMBEDDINGS, self._to("/v1/embeddings")),
             *aliases("GET", _MODELS, self._models),
@@ -138,6 +139,10 @@ class ChatGPTAdapterRoutes(CompatApp):
         headers = prepared_headers(call, caller)
         await call.forward(self._shim, headers=headers, extra=caller.extra, path="/v1/models")
 
+    async def _chat(self, call: CompatCall) -> None:
+        _check_messages((await call.fields()).get("messages"))
+        await self._serve(call, "/v1/chat/completions")
+
     async def _serve(self, call: CompatCall, path: str, body: bytes | None = None) -> None:
         model = (await call.fields()).get("model")
         if isinstance(model, str) and (error := refused_model(model)) is not None:
@@ -151,6 +156,16 @@ class ChatGPTAdapterRoutes(CompatApp):
         if any(_SESSION.fullmatch(secret) for secret in secrets):
             await policy.refuse(_SITE_SESSION)(call)
         return await identify(call, secrets, self._verify)
+
+
+def _check_messages(messages: object) -> None:
+    """Raise APIError (400) if there is no message, or one whose role is unknown."""
+    if not isinstance(messages, list) or not messages:
+        raise invalid("messages: at least one message is required.", "messages")
+    for index, message in enumerate(messages):
+        if not isinstance(message, dict) or message.get("role") not in _ROLES:
+            name = f"messages[{index}].role"
+            raise invalid(f"{name}: must be one of {', '.join(_ROLES)}.", name)
 
 
 def _secrets(call: CompatCall) -> tuple[str, str]:

@@ -32,6 +32,7 @@ _PLUGINS = policy.retired("ChatGPT's plugins", "Use tools: send 'tools' instead 
 _PASSWORD = policy.unsupported(
     "Signing in to another site with a password", "Send 'official_api_key' alone."
 )
+_PONG = {"message": "pong"}
 _PUID = policy.not_enabled("Sending a cookie of ChatGPT's web site", "an API key of OpenAI instead")
 
 
@@ -53,6 +54,8 @@ class ChatGPTToAPIRoutes(CompatApp):
     A caller that sends an access token of its own, a JSON web token that `verify` does not know,
     uses that instead of the pool. Raises ConfigurationError if an argument is invalid.
     """
+
+    preflight = _json.dumps(_PONG)
 
     def __init__(
         self,
@@ -88,14 +91,14 @@ class ChatGPTToAPIRoutes(CompatApp):
             Route("GET", "/ping", self._ping),
             Route("POST", "/v1/chat/completions", self._chat),
             *aliases("GET", ("/v1/models", "/v1/engines"), self._models),
-            Route("PATCH", "/admin/tokens", self._set_tokens),
-            Route("PATCH", "/admin/password", self._set_password),
-            Route("PATCH", "/admin/openai", self._set_openai),
-            Route("PATCH", "/admin/puid", self._set_puid),
+            Route("PATCH PUT", "/admin/tokens", self._set_tokens),
+            Route("PATCH PUT", "/admin/password", self._set_password),
+            Route("PATCH PUT", "/admin/openai", self._set_openai),
+            Route("PATCH PUT", "/admin/puid", self._set_puid),
         ]
 
     async def _ping(self, call: CompatCall) -> None:
-        await call.json({"message": "pong"})
+        await call.json(_PONG)
 
     async def _chat(self, call: CompatCall) -> None:
         caller = await self._caller(call)
@@ -134,48 +137,52 @@ class ChatGPTToAPIRoutes(CompatApp):
 
     # administration
 
-    async def _admin_body(self, call: CompatCall) -> Any:
-        """Return the JSON body of an administrator's request; raises _TextError."""
+    async def _admin_body(self, call: CompatCall, what: str) -> Any:
+        """Return the JSON body of an administrator's request, which has `what`.
+
+        Raises _TextError.
+        """
         given = _digest(call.header("authorization"))
         if not secrets.compare_digest(given, self._admin):
             raise _TextError(401, "Unauthorized")
         try:
             return _json.loads(await call.body())
         except (ValueError, RecursionError):
-            raise _TextError(400, "The request body is not valid JSON.") from None
+            text = f"{what} not provided: the request body is not valid JSON."
+            raise _TextError(400, text) from None
 
     async def _set_tokens(self, call: CompatCall) -> None:
         async def change() -> str:
-            tokens = await self._admin_body(call)
+            tokens = await self._admin_body(call, "tokens")
             keys = [Key(token) for token in dict.fromkeys(_tokens(tokens))]
             await self._replace(keys)
-            return f"The pool has {len(keys)} tokens now."
+            return f"tokens updated: {len(keys)}"
 
         await _as_text(call, change)
 
     async def _set_password(self, call: CompatCall) -> None:
         async def change() -> str:
-            password = _member(await self._admin_body(call), "password")
+            password = _member(await self._admin_body(call, "password"), "password")
             self._admin = _digest(password)
-            return "The password was changed until the next start."
+            return "password updated until the next start"
 
         await _as_text(call, change)
 
     async def _set_openai(self, call: CompatCall) -> None:
         async def change() -> str:
-            given = await self._admin_body(call)
+            given = await self._admin_body(call, "official_api_key")
             for name in ("openai_email", "openai_password"):
                 if isinstance(given, dict) and given.get(name):
                     await policy.refuse(_PASSWORD)(call)
             key = _member(given, "official_api_key")
             await self._replace([Key(key, id="official")])
-            return "The API key was set."
+            return "API key updated"
 
         await _as_text(call, change)
 
     async def _set_puid(self, call: CompatCall) -> None:
         async def change() -> str:
-            _member(await self._admin_body(call), "puid")
+            _member(await self._admin_body(call, "puid"), "puid")
             await policy.refuse(_PUID)(call)
             return ""
 
@@ -210,7 +217,7 @@ async def _as_text(call: CompatCall, change: Callable[[], Any]) -> None:
 def _tokens(given: Any) -> list[str]:
     """Return the tokens of a list of strings, or of objects with a `token`."""
     if not isinstance(given, list):
-        raise _TextError(400, "The request body must be a JSON array of tokens.")
+        raise _TextError(400, "tokens not provided: the body must be a JSON array of tokens.")
     found = []
     for index, item in enumerate(given):
         token = item.get("token") if isinstance(item, dict) else item
@@ -223,7 +230,7 @@ def _tokens(given: Any) -> list[str]:
 def _member(given: Any, name: str) -> str:
     value = given.get(name) if isinstance(given, dict) else None
     if not isinstance(value, str) or not value.strip():
-        raise _TextError(400, f"{name}: must be a string that is not empty.")
+        raise _TextError(400, f"{name} not provided: it must be a string that is not empty.")
     return value.strip()
 
 

@@ -201,8 +201,10 @@ class CompatApp:
     """An ASGI app that serves the paths of an earlier gateway.
 
     `parts` are the apps inside it; they are opened and closed with it. `transport` sends requests;
-    without one the app has its own.
+    without one the app has its own. `preflight` is the body of answers to `OPTIONS`.
     """
+
+    preflight = b"{}"
 
     def __init__(self, transport: Transport | None = None) -> None:
         self._own_transport = default_transport() if transport is None else None
@@ -253,7 +255,7 @@ class CompatApp:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] == "OPTIONS":
-            await _asgi.send_response(send, 200, b"{}", _PREFLIGHT)
+            await _asgi.send_response(send, 200, self.preflight, _PREFLIGHT)
             return
         try:
             path = _asgi.local_path(scope)
