@@ -15,9 +15,11 @@ from asgi_aiproxy.dialects import OPENAI_CHAT
 from asgi_aiproxy.dialects.base import ProviderRequest
 from asgi_aiproxy.inspection import check_model
 from asgi_aiproxy.providers.base import Provider, TransformRequest, header
+from asgi_aiproxy.providers.message_format import OPENAI_MESSAGES, message_format
 from asgi_aiproxy.providers.operations import OPENAI_OPERATIONS, RESPONSES
 from asgi_aiproxy.providers.refusal_codes import AZURE
 from asgi_aiproxy.providers.signatures import drop_signatures
+from asgi_aiproxy.providers.transforms import chain
 
 
 def azure(base_url: str, *, name: str = "azure", api_version: str | None = None) -> Provider:
@@ -43,9 +45,12 @@ def azure(base_url: str, *, name: str = "azure", api_version: str | None = None)
     )
 
 
+_own_messages = chain(drop_signatures, message_format(OPENAI_MESSAGES))
+
+
 def under_v1(draft: ProviderRequest) -> ProviderRequest:
     """Move a request below `/openai/v1`."""
-    draft = drop_signatures(draft)
+    draft = _own_messages(draft)
     return msgspec.structs.replace(draft, path="/openai/v1" + draft.path)
 
 
@@ -54,7 +59,7 @@ def in_deployment(api_version: str) -> TransformRequest:
     query = urlencode({"api-version": api_version})
 
     def transform(draft: ProviderRequest) -> ProviderRequest:
-        draft = drop_signatures(draft)
+        draft = _own_messages(draft)
         if draft.path == "/models":
             return msgspec.structs.replace(draft, path="/openai/models", query=query)
         model = draft.body.get("model", "")

@@ -28,6 +28,15 @@ from asgi_aiproxy.providers.base import Provider, header
 from asgi_aiproxy.providers.compatible import ROWS as COMPATIBLE
 from asgi_aiproxy.providers.coze_credentials import CozeCredentials
 from asgi_aiproxy.providers.media import ROWS as MEDIA
+from asgi_aiproxy.providers.message_format import (
+    CEREBRAS_MESSAGES,
+    GROQ_MESSAGES,
+    MISTRAL_MESSAGES,
+    OPENAI_MESSAGES,
+    message_format,
+    text_only,
+    tool_format,
+)
 from asgi_aiproxy.providers.operations import (
     AUDIO,
     CHAT,
@@ -56,13 +65,21 @@ from asgi_aiproxy.providers.transforms import (
     aspect_ratio,
     chain,
     drop_fields,
+    effort_within,
     image_size_as,
     new_limit,
     old_role,
+    only_chat,
     only_images,
     rename_fields,
     replace_value,
     vendor_format,
+)
+
+# Members of OpenAI's chat requests for its own models and services.
+_OF_OPENAI: tuple[str, ...] = (
+    *("moderation", "prompt_cache_options", "prompt_cache_retention"),
+    *("safety_identifier", "verbosity", "web_search_options"),
 )
 
 OPENAI = Provider(
@@ -70,7 +87,7 @@ OPENAI = Provider(
     dialect=OPENAI_CHAT,
     base_url="https://api.openai.com/v1",
     native_operations=OPENAI_OPERATIONS | RESPONSES,
-    transform_request=chain(new_limit, drop_signatures),
+    transform_request=chain(new_limit, drop_signatures, message_format(OPENAI_MESSAGES)),
 )
 # Chat requests are converted to the Responses API: for models that are only available there, and
 # for other vendors with that API.
@@ -115,6 +132,8 @@ COZE = Provider(
     base_url="https://api.coze.com",
     credentials=CredentialCache(CozeCredentials()),
 )
+# https://docs.mistral.ai/api/endpoint/chat. Rejects unknown members. Its last chunk always has
+# usage.
 MISTRAL = Provider(
     name="mistral",
     refusals=refusal_codes.MISTRAL,
@@ -126,11 +145,15 @@ MISTRAL = Provider(
     transform_request=chain(
         vendor_format,
         rename_fields(seed="random_seed"),
-        # Mistral rejects unknown members; its last chunk always has usage.
         drop_fields("stream_options", reported=False),
-        drop_fields("user", "store"),
+        text_only,
+        only_chat(drop_fields(*_OF_OPENAI, "logit_bias", "store", "user")),
+        tool_format(parameters=True),
+        message_format(MISTRAL_MESSAGES),
     ),
 )
+# https://console.groq.com/docs/api-reference#chat-create. Rejects unknown members. Its last chunk
+# always has usage.
 GROQ = Provider(
     name="groq",
     refusals=refusal_codes.GROQ,
@@ -138,7 +161,16 @@ GROQ = Provider(
     base_url="https://api.groq.com/openai/v1",
     native_operations=CHAT | AUDIO,
     strict_format=False,
-    transform_request=chain(old_role, drop_signatures),
+    transform_request=chain(
+        old_role,
+        drop_signatures,
+        drop_fields("stream_options", reported=False),
+        text_only,
+        only_chat(drop_fields(*_OF_OPENAI, "prediction", "prompt_cache_key")),
+        effort_within("none", "low", "medium", "high"),
+        tool_format(),
+        message_format(GROQ_MESSAGES),
+    ),
 )
 DEEPSEEK = Provider(
     name="deepseek",
@@ -204,6 +236,7 @@ PERPLEXITY = Provider(
     strict_format=False,
     transform_request=vendor_format,
 )
+# https://inference-docs.cerebras.ai/api-reference/chat-completions. Rejects unknown members.
 CEREBRAS = Provider(
     name="cerebras",
     refusals=refusal_codes.CEREBRAS,
@@ -211,7 +244,15 @@ CEREBRAS = Provider(
     base_url="https://api.cerebras.ai/v1",
     native_operations=CHAT | COMPLETIONS,
     strict_format=False,
-    transform_request=chain(old_role, drop_signatures),
+    transform_request=chain(
+        old_role,
+        drop_signatures,
+        text_only,
+        only_chat(drop_fields(*_OF_OPENAI, "metadata", "store")),
+        effort_within("none", "low", "medium", "high"),
+        tool_format(),
+        message_format(CEREBRAS_MESSAGES),
+    ),
 )
 ROWS: tuple[Provider, ...] = (
     OPENAI,

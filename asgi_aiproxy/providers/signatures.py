@@ -34,7 +34,8 @@ def drop_signatures(draft: ProviderRequest) -> ProviderRequest:
                 message["tool_calls"] = _without_extra_content(calls)
     except msgspec.DecodeError:
         return draft  # the vendor reports the error
-    return msgspec.structs.replace(draft, body={**draft.body, "messages": messages})
+    changed = msgspec.Raw(msgspec.json.encode(messages))  # as the next transformation expects
+    return msgspec.structs.replace(draft, body={**draft.body, "messages": changed})
 
 
 def _without_extra_content(calls: msgspec.Raw) -> msgspec.Raw:

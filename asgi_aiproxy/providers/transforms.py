@@ -79,7 +79,8 @@ def roles(**others: str) -> TransformRequest:
             role = bytes(message.get("role", b""))
             if role in written:
                 message["role"] = written[role]
-        return msgspec.structs.replace(draft, body={**draft.body, "messages": messages})
+        changed = msgspec.Raw(msgspec.json.encode(messages))  # as the next transformation expects
+        return msgspec.structs.replace(draft, body={**draft.body, "messages": changed})
 
     return transform
 
@@ -183,6 +184,27 @@ def effort_as(write: Callable[[str], Mapping[str, Any]]) -> TransformRequest:
         if isinstance(effort, str):
             body = {**write(effort), **body}  # the vendor's own members have precedence
         return msgspec.structs.replace(draft, body=body)
+
+    return only_chat(transform)
+
+
+_EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+
+
+def effort_within(*efforts: str) -> TransformRequest:
+    """Send the nearest of the efforts that the vendor has: the next higher one, or its highest.
+
+    A change is reported, unless the vendor's highest effort is sent for a higher one.
+    """
+
+    def transform(draft: ProviderRequest) -> ProviderRequest:
+        effort = plain(draft.body.get("reasoning_effort"))
+        if effort is None or effort in efforts or effort not in _EFFORTS:
+            return draft
+        higher = [each for each in efforts if _EFFORTS.index(each) > _EFFORTS.index(effort)]
+        body = {**draft.body, "reasoning_effort": higher[0] if higher else efforts[-1]}
+        ignored = (*draft.ignored, "reasoning_effort") if higher else draft.ignored
+        return msgspec.structs.replace(draft, body=body, ignored=ignored)
 
     return only_chat(transform)
 

@@ -285,9 +285,9 @@ def test_a_conversation_is_written_as_items_in_its_order() -> None:
                 "summary": [{"type": "summary_text", "text": "Hm."}],
                 "encrypted_content": "gAAA=",
             },
-            {**said, "content": [{"type": "output_text", "text": "One.", "annotations": []}]},
+            {**said, "content": "One."},
             {"type": "function_call", "call_id": "c1", "name": "f", "arguments": '{"a":1}'},
-            {**said, "content": [{"type": "output_text", "text": "Two.", "annotations": []}]},
+            {**said, "content": "Two."},
             {"type": "function_call_output", "call_id": "c1", "output": "fine"},
             {
                 "type": "message",

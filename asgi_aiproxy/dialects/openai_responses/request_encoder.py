@@ -128,24 +128,26 @@ def _write_message(message: Message, tools: Declared) -> Iterator[dict[str, Any]
 
 
 def _write_assistant(parts: tuple[Part, ...], tools: Declared) -> Iterator[dict[str, Any]]:
-    content: list[dict[str, Any]] = []
+    content: list[str] = []
     for part in parts:
         match part:
-            case Text(text=text) if text:
-                content.append({"type": "output_text", "text": text, "annotations": []})
-                continue
-            case Refusal(text=text) if text:
-                content.append({"type": "refusal", "refusal": text})
+            case Text(text=text) | Refusal(text=text) if text:
+                content.append(text)
                 continue
         item = _write_item(part, tools)
         if item is None:
             continue
         if content:
-            yield {"type": "message", "role": "assistant", "content": content}
+            yield _said(content)
             content = []
         yield item
     if content:
-        yield {"type": "message", "role": "assistant", "content": content}
+        yield _said(content)
+
+
+def _said(content: list[str]) -> dict[str, Any]:
+    """An earlier message of the assistant: a string, as parts belong to messages with ids."""
+    return {"type": "message", "role": "assistant", "content": "".join(content)}
 
 
 def _write_item(part: Part, tools: Declared) -> dict[str, Any] | None:
