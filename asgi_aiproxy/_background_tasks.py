@@ -34,12 +34,12 @@ class FailureLog:
         self.failures += 1
         if self.failures == 1:
             error = why if isinstance(why, BaseException) and unexpected else None
-            logger.error("%s: %s; it is tried again", self._what, _text(why), exc_info=error)
+            logger.error("%s: %s; retrying", self._what, _text(why), exc_info=error)
 
     def log_recovery(self) -> None:
         """Log a success after failures."""
         if self.failures:
-            logger.warning("%s: it works again, after %d failures", self._what, self.failures)
+            logger.warning("%s: working again after %d failures", self._what, self.failures)
             self.failures = 0
 
 

@@ -32,9 +32,9 @@ async def test_a_loop_continues_after_any_exception_and_logs_it_once(
 
     await repeat(step, what="the loop")
     assert steps == 8
-    assert caplog.text.count("the loop: 'garbage'; it is tried again") == 1
+    assert caplog.text.count("the loop: 'garbage'; retrying") == 1
     assert caplog.text.count("KeyError: 'garbage'") == 1  # its traceback
-    assert caplog.text.count("it works again, after 3 failures") == 1
+    assert caplog.text.count("working again after 3 failures") == 1
 
 
 async def test_a_loop_can_be_cancelled_while_it_waits_after_a_failure() -> None:

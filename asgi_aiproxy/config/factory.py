@@ -15,8 +15,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-import msgspec
-
 from asgi_aiproxy._asgi import ASGIApp
 from asgi_aiproxy.accounts import stored_tokens
 from asgi_aiproxy.admin import Billing
@@ -34,6 +32,7 @@ from asgi_aiproxy.config.callers import (
     limits_of,
 )
 from asgi_aiproxy.config.compat import CompatBuilder
+from asgi_aiproxy.config.error_messages import convert_table, toml_path
 from asgi_aiproxy.config.gateway import Gateway, Resource
 from asgi_aiproxy.config.hooks import make_hooks
 from asgi_aiproxy.config.providers import (
@@ -41,7 +40,6 @@ from asgi_aiproxy.config.providers import (
     make_providers,
     make_sealer,
     secret_value,
-    toml_path,
 )
 from asgi_aiproxy.emulation import Emulation
 from asgi_aiproxy.errors import APIError, ConfigurationError, ErrorKind
@@ -318,12 +316,10 @@ def _verify(settings: Settings, store: Store | None) -> Verify | None:
 
 def make_prices(settings: Settings) -> Prices:
     """The prices of the configuration, and the price list if its package is installed."""
-    own = {}
-    for name, fields in settings.prices.items():
-        try:
-            own[name] = msgspec.convert(fields, Price)
-        except (msgspec.ValidationError, ConfigurationError) as error:
-            raise ConfigurationError(f"{toml_path(('prices', name))}: {error}") from error
+    own = {
+        name: convert_table(toml_path(("prices", name)), fields, Price)
+        for name, fields in settings.prices.items()
+    }
     groups = settings.jwt.groups.values() if settings.jwt is not None else ()
     for where, limits in (
         ("tokens.budget_usd", map(limits_of, settings.tokens)),
@@ -344,14 +340,10 @@ def has_prices(settings: Settings) -> bool:
 
 def make_ratios(settings: Settings) -> Ratios | None:
     """The ratios of the configuration, which budgets in quota units need; None without any."""
-    made: dict[str, Ratio | float] = {}
-    for name, given in settings.ratios.items():
-        try:
-            made[name] = msgspec.convert(
-                given if isinstance(given, dict) else {"model": given}, Ratio
-            )
-        except (msgspec.ValidationError, ConfigurationError) as error:
-            raise ConfigurationError(f"{toml_path(('ratios', name))}: {error}") from error
+    made = {
+        name: convert_table(toml_path(("ratios", name)), fields, Ratio)
+        for name, fields in settings.ratios.items()
+    }
     return Ratios(made, units_per_usd=settings.units_per_usd) if made else None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from asgi_aiproxy.config.providers import toml_path
+from asgi_aiproxy.config.error_messages import toml_path
 from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.hooks import Hook, PromptMarkers, TextReplacements, TextRule
 from asgi_aiproxy.telemetry.tracing import Tracing

@@ -33,6 +33,12 @@ def as_key_list(value: Any) -> Any:
     return [value] if isinstance(value, str | dict) else value
 
 
+def _target_table(value: Any) -> Any:
+    if not isinstance(value, dict | BaseModel):
+        raise ValueError('must be text like "openai/gpt-4o", or a table with a `target`')
+    return value
+
+
 def as_target_list(value: Any) -> Any:
     """Accept one target in place of a list, and a string in place of a target's table.
 
@@ -43,7 +49,9 @@ def as_target_list(value: Any) -> Any:
     if not given:
         raise ValueError("must name at least one provider")
     return [
-        {"target": target, "priority": position} if isinstance(target, str) else target
+        {"target": target, "priority": position}
+        if isinstance(target, str)
+        else _target_table(target)
         for position, target in enumerate(given)
     ]
 

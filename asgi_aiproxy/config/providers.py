@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Callable, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from asgi_aiproxy.config.error_messages import did_you_mean, toml_path
 from asgi_aiproxy.config.image_servers import comfyui_from_file, gradio_from_settings
 from asgi_aiproxy.emulation import Emulation
 from asgi_aiproxy.errors import ConfigurationError
@@ -53,7 +55,10 @@ _FUNCTIONS: Mapping[str, tuple[Callable[..., Provider], tuple[str, ...]]] = {
     "vertex": (vertex, ("project", "region")),
     "vertex-anthropic": (vertex_anthropic, ("project", "region")),
 }
-_NEED_BASE_URL = frozenset({"azure", "openai-compatible"})
+_NEED_BASE_URL = {  # and what it is there
+    "azure": "the URL of your resource, such as https://NAME.openai.azure.com",
+    "openai-compatible": "the URL of your server",
+}
 _OPTIONS = (
     *("api_version", "region", "project", "account"),
     *("workflow", "endpoint", "inputs"),
@@ -69,10 +74,11 @@ def make_providers(settings: Settings, store: Store | None) -> dict[str, Provide
     for name, targets in settings.routes.items():
         for provider in (wanted.target.partition("/")[0] for wanted in targets):
             if provider not in settings.providers and provider not in rows:
-                known = ", ".join(dict.fromkeys([*settings.providers, *rows]))
+                known = list(dict.fromkeys([*settings.providers, *rows]))
                 where = toml_path(("routes", name))
                 raise ConfigurationError(
-                    f"{where}: there is no provider {provider!r}. There are: {known}."
+                    f"{where}: there is no provider {provider!r}{did_you_mean(provider, known)}. "
+                    f"There are: {', '.join(known)}."
                 )
     sealer = make_sealer(settings)
     return {
@@ -84,17 +90,6 @@ def make_providers(settings: Settings, store: Store | None) -> dict[str, Provide
 def is_local(row: Provider) -> bool:
     """Whether a provider runs on this machine, where no API key is needed."""
     return urlsplit(row.base_url).hostname in ("127.0.0.1", "localhost")
-
-
-def toml_path(steps: Sequence[str | int]) -> str:
-    """The path of a setting as a TOML file would spell it."""
-    text = ""
-    for step in steps:
-        if isinstance(step, int):
-            text += f"[{step}]"
-        else:
-            text += "." + (step if re.fullmatch(r"[\w-]+", step) else f'"{step}"')
-    return text.removeprefix(".")
 
 
 def _provider(
@@ -156,6 +151,14 @@ def _key_source(where: str, given: ProviderSettings) -> KeySource | None:
     return run_command(given.keys_command or (), **options)
 
 
+def missing_key_sources(where: str, given: ProviderSettings) -> Iterator[str]:
+    """Warnings if the file or the command with the keys of a provider does not exist (yet)."""
+    if given.keys_file is not None and not Path(given.keys_file).is_file():
+        yield f"{where}.keys_file: the file {given.keys_file!r} does not exist; create it."
+    if given.keys_command and shutil.which(given.keys_command[0]) is None:
+        yield f"{where}.keys_command: the command {given.keys_command[0]!r} is not on PATH."
+
+
 def _row(where: str, name: str, given: ProviderSettings, rows: Mapping[str, Provider]) -> Provider:
     """The provider that a table describes, with its base URL."""
     kind = given.kind or name
@@ -167,21 +170,20 @@ def _row(where: str, name: str, given: ProviderSettings, rows: Mapping[str, Prov
             raise ConfigurationError(f"{where}.{option}: only the {only} it; remove it.")
     if function is not None:
         if given.base_url is None and kind in _NEED_BASE_URL:
-            raise ConfigurationError(
-                f"{where}.base_url: is required for {kind}: the URL of your server."
-            )
+            server = _NEED_BASE_URL[kind]
+            raise ConfigurationError(f"{where}.base_url: is required for {kind}: {server}.")
         options = {option: getattr(given, option) for option in ("base_url", *taken)}
         options = {option: value for option, value in options.items() if value is not None}
         return function(name=name, **options)
     if kind not in rows:
-        known = ", ".join(sorted({*rows, *_FUNCTIONS}))
+        known = sorted({*rows, *_FUNCTIONS})
+        listed = f"There are: {', '.join(known)}."
+        hint = did_you_mean(kind, known)
         if given.kind:
-            raise ConfigurationError(
-                f"{where}.kind: there is no kind {kind!r}. There are: {known}."
-            )
+            raise ConfigurationError(f"{where}.kind: there is no kind {kind!r}{hint}. {listed}")
         raise ConfigurationError(
-            f"{where}: there is no provider {name!r}. Rename the table to a known provider, or set "
-            f"`kind`. There are: {known}."
+            f"{where}: there is no provider {name!r}{hint}. Rename the table to a known provider, "
+            f"or set `kind`. {listed}"
         )
     row = rows[kind]
     if given.base_url is None:
@@ -208,7 +210,10 @@ def _key(given: KeySettings) -> Key:
 def make_sealer(settings: Settings) -> SecretCipher | None:
     """The cipher for what is secret in the store; in the memory of one process none is needed."""
     if settings.sealing_keys:
-        return Sealer([key.get_secret_value() for key in settings.sealing_keys])
+        try:
+            return Sealer([key.get_secret_value() for key in settings.sealing_keys])
+        except ConfigurationError as error:
+            raise ConfigurationError(f"sealing_keys: {error}") from None
     leaves_process = settings.redis_url is not None or settings.store_file is not None
     return None if leaves_process else NoEncryption()
 

@@ -19,13 +19,12 @@ import logging
 import os
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
     Field,
     ValidationError,
@@ -40,10 +39,14 @@ from pydantic_settings import (
 
 from asgi_aiproxy._asgi import ASGIApp
 from asgi_aiproxy.config.accounting_settings import AuditSettings, BudgetAlertSettings
-from asgi_aiproxy.config.accounts_settings import AccountsSettings, MailSettings
+from asgi_aiproxy.config.accounts_settings import AccountsSettings
 from asgi_aiproxy.config.compat_settings import CompatSettings
 from asgi_aiproxy.config.console_settings import SelfServiceSettings, SiteSettings
-from asgi_aiproxy.config.error_messages import describe_errors, did_you_mean
+from asgi_aiproxy.config.error_messages import (
+    describe_errors,
+    describe_syntax_error,
+    did_you_mean,
+)
 from asgi_aiproxy.config.factory import build_app, has_prices
 from asgi_aiproxy.config.jwt_settings import JWTSettings
 from asgi_aiproxy.config.limit_settings import (
@@ -53,14 +56,13 @@ from asgi_aiproxy.config.limit_settings import (
     TimeoutSettings,
 )
 from asgi_aiproxy.config.provider_settings import (
-    KeySettings,
     ProviderSettings,
     TargetSettings,
     TokenSettings,
     as_key_list,
     as_target_list,
 )
-from asgi_aiproxy.config.providers import is_local
+from asgi_aiproxy.config.providers import is_local, missing_key_sources
 from asgi_aiproxy.config.url_warnings import base_url_warnings
 from asgi_aiproxy.config.values import Proxy, Secret
 from asgi_aiproxy.errors import ConfigurationError
@@ -73,8 +75,21 @@ logger = logging.getLogger("asgi_aiproxy")
 _PREFIX = "AIPROXY_"
 
 
+def _as_ratio(value: Any) -> Any:
+    """Accept a number in place of a ratio's table: the ratio of the model."""
+    if isinstance(value, dict):
+        return value
+    try:
+        return {"model": float(value)}
+    except (TypeError, ValueError):
+        example = "{ model = 1.5, completion = 5 }"
+        raise ValueError(f"must be a number, or a table such as {example}") from None
+
+
 def _check_parent_folder(value: str) -> str:
     folder = Path(value).absolute().parent
+    if Path(value).is_dir():
+        raise ValueError(f"{value} is a folder; write the path of a file")
     if not folder.is_dir():
         raise ValueError(f"the folder {folder} does not exist; create it first")
     return value
@@ -110,7 +125,7 @@ class Settings(BaseSettings):
     ledger_retention_days: float | None = Field(default=None, gt=0)
     ledger_sums_days: float = Field(default=400.0, gt=0)
     prices: dict[str, dict[str, Any]] = {}
-    ratios: dict[str, float | dict[str, Any]] = {}
+    ratios: dict[str, Annotated[dict[str, Any], BeforeValidator(_as_ratio)]] = {}
     units_per_usd: int = Field(default=500_000, ge=1)
     audit: AuditSettings = AuditSettings()
     budget_alerts: BudgetAlertSettings = BudgetAlertSettings()
@@ -170,21 +185,12 @@ def load(path: str | Path | None = None) -> Settings:
     `path` overrides AIPROXY_CONFIG. Raises ConfigurationError, with one line for each mistake.
     """
     path = path or os.environ.get(f"{_PREFIX}CONFIG") or None
-    file: dict[str, Any] = {}
-    if path is not None:
-        try:
-            file = tomllib.loads(Path(path).read_text("utf-8-sig"))
-        except OSError as error:
-            raise ConfigurationError(f"{path}: cannot be read: {error.strerror}.") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ConfigurationError(f"{path}: is not valid TOML: {error}.") from error
-        except RecursionError:
-            raise ConfigurationError(f"{path}: is nested too deeply.") from None
+    file = _read_toml(path) if path is not None else {}
     variables = _environment()
     try:
         settings = Settings(**_merged(file, variables))
     except ValidationError as error:
-        raise ConfigurationError(describe_errors(error, path, variables, _names_at)) from None
+        raise ConfigurationError(describe_errors(error, path, variables, Settings)) from None
     settings._from_environment = frozenset(variables)
     return settings
 
@@ -197,7 +203,7 @@ def validate(values: Mapping[str, Any], path: str | Path | None = None) -> Setti
     try:
         return Settings(**values)
     except ValidationError as error:
-        raise ConfigurationError(describe_errors(error, path, {}, _names_at)) from None
+        raise ConfigurationError(describe_errors(error, path, {}, Settings)) from None
 
 
 def build(settings: Settings | None = None) -> ASGIApp:
@@ -233,16 +239,19 @@ def configuration_warnings(settings: Settings) -> list[str]:
                 usual = "http://localhost/v1"
             if usual is not None:
                 warnings += base_url_warnings(f"providers.{name}", given.base_url, usual)
-        if (
-            remote
-            and not local
-            and not given.keys
-            and not settings.allow_client_keys
-            and not stored
-        ):
+        warnings += missing_key_sources(f"providers.{name}", given)
+        keyless = not (given.keys or given.keys_file or given.keys_command or stored)
+        if keyless and remote and not local and not settings.allow_client_keys:
             warnings.append(
                 f"providers.{name}: it has no keys, so requests are sent without an API key."
             )
+    by_provider = not settings.routes and settings.compat.oneapi is None
+    if by_provider and len(settings.providers) > 1:
+        names = " or ".join(f"{name}/MODEL" for name in settings.providers)
+        warnings.append(
+            f"routes: without any, callers must name the provider with the model: {names}. Add "
+            "[routes] to serve models under their own names."
+        )
     if settings.admin_token is not None and not durable:
         warnings.append(
             "admin_token: without redis_url or store_file, tokens and keys created over the admin "
@@ -266,6 +275,22 @@ def configuration_warnings(settings: Settings) -> list[str]:
             "command line or the admin API are accepted. (anonymous = true accepts every request.)"
         )
     return warnings
+
+
+def _read_toml(path: str | Path) -> dict[str, Any]:
+    try:
+        text = Path(path).read_text("utf-8-sig")
+    except OSError as error:
+        raise ConfigurationError(f"{path}: cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{path}: is not UTF-8 text; save it in that encoding.") from None
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        why = describe_syntax_error(error, text)
+        raise ConfigurationError(f"{path}: is not valid TOML: {why}.") from error
+    except RecursionError:
+        raise ConfigurationError(f"{path}: is nested too deeply.") from None
 
 
 def _misspelt_variables() -> Iterator[str]:
@@ -300,34 +325,3 @@ def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
         if isinstance(below[name], dict) and isinstance(above[name], dict):
             both[name] = _merged(below[name], above[name])
     return both
-
-
-def _names_at(place: Sequence[str | int]) -> list[str]:
-    """The names of the settings that are allowed at a place in the configuration."""
-    model: Any = Settings
-    for at, step in enumerate(place):
-        if isinstance(step, int) or model is None:
-            continue
-        if step in getattr(model, "model_fields", {}):
-            model = _TABLES.get(step, model)
-        elif at != 1:  # the second step names a provider
-            return []
-    return list(getattr(model, "model_fields", ()))
-
-
-_TABLES: dict[str | int, type[BaseModel]] = {
-    "providers": ProviderSettings,
-    "keys": KeySettings,
-    "tokens": TokenSettings,
-    "jwt": JWTSettings,
-    "compat": CompatSettings,
-    "audit": AuditSettings,
-    "budget_alerts": BudgetAlertSettings,
-    "timeouts": TimeoutSettings,
-    "self_service": SelfServiceSettings,
-    "accounts": AccountsSettings,
-    "mail": MailSettings,
-    "site": SiteSettings,
-    "responses": ResponsesSettings,
-    "routes": TargetSettings,
-}

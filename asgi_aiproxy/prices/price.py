@@ -63,7 +63,7 @@ class Price(
             for name in row.__struct_fields__:
                 value = getattr(row, name)
                 if isinstance(value, int | float) and not 0 <= value < float("inf"):
-                    raise ConfigurationError(f"A price cannot be {value}: {name}.")
+                    raise ConfigurationError(f"{name}: a price must be a number >= 0, got {value}.")
 
 
 # What has a price, in the order of `Rates.quantities`.

@@ -26,8 +26,9 @@ class Ratio(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     completion: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.model < float("inf") or not 0 <= self.completion < float("inf"):
-            raise ConfigurationError(f"A ratio cannot be negative or infinite: {self}.")
+        for name in self.__struct_fields__:
+            if not 0 <= (value := getattr(self, name)) < float("inf"):
+                raise ConfigurationError(f"{name}: a ratio must be a number >= 0, got {value}.")
 
 
 class Ratios:

@@ -156,7 +156,7 @@ asyncio.run(main())
     )
     assert done.returncode == 0, done.stderr
     assert "not written: File too large ['k']" in done.stdout
-    assert "cannot be written: File too large; it is tried again" in done.stderr
+    assert "cannot be written: File too large; retrying" in done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["state", "state.lock"]
     async with MemoryStore(file=tmp_path / "state") as store:
         assert sorted(await store.rows("t")) == ["big", "k", "small"]

@@ -279,7 +279,7 @@ def test_if_tokens_can_be_issued_they_are_required(top: str) -> None:
         ('sealing_keys = ["short"]\n' + OPEN, "sealing"),
         ('anonymous = true\n[[tokens]]\ntoken = "t"\nname = "n"\n' + OPEN, "anonymous: "),
         (OPEN + "[prices.m]\ninput = -1", "prices.m: "),
-        (OPEN + "[prices.m]\ncolour = 1", "prices.m: "),
+        (OPEN + "[prices.m]\ncolour = 1", "prices.m.colour: "),
         (OPEN + "[ratios]\nm = -1.0", "ratios.m: "),
         (OPEN + "[ratios]\nm = {completion = 1}", "ratios.m: "),
     ],

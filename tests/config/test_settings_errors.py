@@ -96,7 +96,7 @@ WRONG = [
     ('[providers.x]\nkind = "openai-compatible"', "providers.x.base_url", "is required"),
     ('[providers."a/b"]\nkind = "openai"', 'providers."a/b"', "contain '/'"),
     (OPEN + '[routes]\n"gpt-4.1" = ["opnai"]', 'routes."gpt-4.1"',
-     "there is no provider 'opnai'. There are: openai, openai-responses,"),
+     "(did you mean 'openai'?). There are: openai, openai-responses,"),
     (OPEN + '[routes]\n"gpt-4.1" = []', 'FILE: routes."gpt-4.1"',
      "must name at least one provider"),
     (OPEN + '[routes]\n"gpt-4.1" = 5', 'FILE: routes."gpt-4.1"', "must be a list of targets"),
@@ -122,6 +122,25 @@ WRONG = [
     ('[providers.openai]\nkeys = ["sk-secret"', "FILE", "is not valid TOML"),
     ("attempts = 1\nx = \n", "FILE", "line 2"),
     ("a = 1\na = 2\n", "FILE", "line 2"),
+    (OPEN + OPEN, "FILE", "the table [providers.openai] is given twice (at line 3"),
+    ("[providers.openai]\nkeys = [sk-secret]", "FILE", 'Strings are written in quotes: "text".'),
+    ('{"providers": {"openai": {"keys": ["sk-secret"]}}}', "FILE", "it looks like JSON"),
+    ("# ours\nproviders:\n  openai:\n    keys: [sk-secret]\n", "FILE", "it looks like YAML"),
+    ("[timeouts]\nread = 3\n" + OPEN, "FILE: timeouts.read",
+     "there are: pool, connect, first, idle, total, body"),
+    (OPEN + "[request_limits]\nbodies = 3", "FILE: request_limits.bodies", "there are: messages"),
+    (OPEN + "[compat]\nlitellm = '/x'", "FILE: compat.litellm", "there are: aiproxy, oneapi"),
+    (OPEN + '[routes]\n"gpt-4.1" = [3]', 'FILE: routes."gpt-4.1"', 'text like "openai/gpt-4o"'),
+    ('[providers.opanai]\nkeys = ["sk-secret"]', "providers.opanai", "(did you mean 'openai'?)"),
+    ('[providers.azure]\nkeys = ["sk-secret"]', "providers.azure.base_url", "openai.azure.com"),
+    (OPEN + "[prices.m]\ninptu = 1", "prices.m.inptu", "(did you mean 'input'?)"),
+    (OPEN + "[prices.m]\ninput = -1", "prices.m", "input: a price must be a number >= 0, got -1"),
+    (OPEN + "[prices.m]\ninput = 'x'", "prices.m.input", "Expected `float`, got `str`"),
+    (OPEN + "[ratios]\nm = 'x'", "FILE: ratios.m", "a table such as { model = 1.5"),
+    (OPEN + "[ratios]\nm = { model = -1 }", "ratios.m", "model: a ratio must be a number >= 0"),
+    (OPEN + "[ratios]\nm = { prompt = 1 }", "ratios.m.prompt", "there are: model, completion"),
+    ('store_file = "/"\n' + OPEN, "FILE: store_file", "/ is a folder; write the path of a file"),
+    ('redis_url = "redis://x"\nsealing_keys = ["secret"]\n' + OPEN, "sealing_keys", "at least 16"),
 ]  # fmt: skip
 
 
@@ -150,7 +169,7 @@ def test_a_file_that_cannot_be_read_is_reported(tmp_path: Path) -> None:
         with pytest.raises(ConfigurationError, match=f"^{re.escape(str(path))}: cannot be read"):
             load(path)
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ConfigurationError, match="is not valid TOML"):
+    with pytest.raises(ConfigurationError, match="is not UTF-8 text"):
         load(tmp_path / "binary.toml")
 
 
@@ -240,11 +259,15 @@ def test_warnings_are_logged_and_a_sound_configuration_has_none(
 SURPRISING = [
     ('admin_token = "t"\n' + OPEN, "admin_token: without redis_url or store_file"),
     ('redis_url = "redis://localhost"\n' + OPEN, "tokens: the configuration has no [[tokens]]"),
-]
+    (OPEN + '[providers.groq]\nkeys = ["k"]', "routes: without any, callers must name the provider "
+     "with the model: openai/MODEL or groq/MODEL."),
+    ('[providers.openai]\nkeys_file = "/none"', "providers.openai.keys_file: the file '/none'"),
+    ('[providers.openai]\nkeys_command = ["/none"]', "providers.openai.keys_command: the command"),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("text", "warning"), SURPRISING)
-def test_surprising_store_settings_cause_a_warning(text: str, warning: str) -> None:
+def test_surprising_settings_cause_a_warning(text: str, warning: str) -> None:
     (found,) = configuration_warnings(Settings(**tomllib.loads(text)))
     assert found.startswith(warning)
 

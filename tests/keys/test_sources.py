@@ -111,7 +111,7 @@ async def test_a_pool_follows_a_file_and_keeps_its_keys_while_that_is_invalid(
             assert [*pool.keys] == ["a", "c"]
             caplog.clear()
             write(path, "a sk-1\nc sk-3\n")
-            await logged(caplog, "it works again")
+            await logged(caplog, "working again")
             assert "sk-" not in caplog.text
             caplog.clear()
         path.unlink()

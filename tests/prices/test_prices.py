@@ -269,12 +269,12 @@ def test_prices_are_plain_values_in_json() -> None:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: Price(input=-1), "cannot be -1: input"),
-        (lambda: Price(output=float("nan")), "cannot be nan"),
-        (lambda: Price(tiers=(Tier(above=1, output=-2),)), "cannot be -2"),
+        (lambda: Price(input=-1), "input: a price must be a number >= 0, got -1"),
+        (lambda: Price(output=float("nan")), "got nan"),
+        (lambda: Price(tiers=(Tier(above=1, output=-2),)), "got -2"),
         (lambda: Prices({"m": 3}), "must be a Price, not int"),  # type: ignore[dict-item]
-        (lambda: Ratio(-1), "negative or infinite"),
-        (lambda: Ratios({"m": float("inf")}), "negative or infinite"),
+        (lambda: Ratio(-1), "model: a ratio must be a number >= 0, got -1"),
+        (lambda: Ratios({"m": float("inf")}), "got inf"),
         (lambda: Ratios({}, units_per_usd=0), "at least 1"),
     ],
 )
