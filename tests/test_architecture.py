@@ -259,6 +259,7 @@ THIRD: dict[str, set[str]] = {
     "providers.google_credentials": {"google"},
     "upstream.http1": {"httptools"},
     "upstream.reqwest": {"pyreqwest"},
+    "services.identity_providers": {"authlib", "httpx2", "joserfc"},
     "stores.redis.connection": {"redis"},
     "upstream.httpx": {"httpx"},
     "upstream.connect": {"certifi"},

@@ -4,10 +4,13 @@ Theory of operation. A user has a number; the user N spends the budgets of the a
 that all tokens that it makes share what it has. A user that is disabled has a disabled account, so
 its tokens are refused, too.
 
-Names, verified e-mail addresses, access tokens and invitation codes are unique. They are rows of
-the same table as the users, which point to a number, and are written in one step together with the
-user: two users never have the same name, also if a process ends in between. An address that is not
-verified yet is not unique: anyone may claim it, its owner proves it.
+Names, verified e-mail addresses, linked identities, access tokens and invitation codes are unique.
+They are rows of the same table as the users, which point to a number, and are written in one step
+together with the user: two users never have the same name, also if a process ends in between. An
+address that is not verified yet is not unique: anyone may claim it, its owner proves it.
+
+A session holds the `session_proof` of its user: a new password, role or second factor, and linking
+or unlinking an identity, end all sessions from before.
 
 A one-time link (to set a password, to verify an address) is a row member with the digest of its
 secret. Using it removes it in the same compare-and-set step that makes its change, so it is used
@@ -51,6 +54,10 @@ class EmailTakenError(AIProxyError):
     """Another user has verified this e-mail address."""
 
 
+class IdentityTakenError(AIProxyError):
+    """Another user has linked this identity."""
+
+
 class InvalidLinkError(AIProxyError):
     """A one-time link does not exist, was used, or has expired."""
 
@@ -75,6 +82,7 @@ class User(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     - `group`: the group that sets its prices and providers.
     - `access_token`: the digest of its access token for One API's management calls.
     - `invite_code`: by which new users name it; `inviter_id` is the user that it has named.
+    - `identities`: the accounts at identity providers with which it signs in (`issuer subject`).
     - `created`, `signed_in`: Unix times; `links`: its one-time links.
     """
 
@@ -90,6 +98,7 @@ class User(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     access_token: str = ""
     invite_code: str = ""
     inviter_id: int = 0
+    identities: tuple[str, ...] = ()
     created: float = 0.0
     signed_in: float = 0.0
     links: dict[LinkKind, OneTimeLink] = {}
@@ -106,8 +115,9 @@ class User(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def session_proof(self) -> str:
-        """A digest that changes with the password: sessions of an older one are invalid."""
-        return hashlib.sha256(f"{self.id}\n{self.password}".encode()).hexdigest()
+        """A digest that changes with what a user signs in with, and with its role."""
+        facts = (self.id, self.password, self.role, *sorted(self.identities))
+        return hashlib.sha256("\n".join(map(str, facts)).encode()).hexdigest()
 
 
 class Users:
@@ -139,6 +149,10 @@ class Users:
         """Return the user that has verified this address, or None."""
         return await self._by(_email(email)) if email else None
 
+    async def by_identity(self, identity: str) -> User | None:
+        """Return the user that has linked this identity, or None."""
+        return await self._by(f"identity/{identity}") if identity else None
+
     async def by_access_token(self, digest: str) -> User | None:
         """Return the user whose access token has this digest, or None."""
         return await self._by(f"access/{digest}") if digest else None
@@ -163,7 +177,7 @@ class Users:
     async def create(self, user: User, budgets: tuple[Budget, ...] = ()) -> User:
         """Store a user, with a number if it has none, and its account with shared `budgets`.
 
-        Raises NameTakenError or EmailTakenError.
+        Raises NameTakenError, EmailTakenError or IdentityTakenError.
         """
         created = user.created or self.clock()
         id = user.id or await self._new_id()
@@ -184,7 +198,8 @@ class Users:
     async def edit(self, id: int, change: Callable[[User], User]) -> tuple[User, User]:
         """Replace a user by `change(user)`; returns it before and after.
 
-        Raises NoSuchRowError, NameTakenError, EmailTakenError, and what `change` raises.
+        Raises NoSuchRowError, NameTakenError, EmailTakenError, IdentityTakenError, and what
+        `change` raises.
         """
         for _ in range(_ATTEMPTS):
             stored = await self.store.get(USERS, _row(id))
@@ -315,10 +330,10 @@ class Users:
         return not await self.store.put_many(USERS, rows, expected=expected)
 
     async def _check_free(self, before: User | None, after: User) -> None:
-        """Raise NameTakenError or EmailTakenError if another user has what is unique."""
+        """Raise the error for what is unique and another user has."""
         for key in sorted(_keys(after) - (_keys(before) if before is not None else set())):
             if await self.store.get(USERS, key) is not None:
-                raise EmailTakenError() if key.startswith("email/") else NameTakenError(key)
+                raise _TAKEN.get(key.partition("/")[0], NameTakenError)(key)
 
 
 def new_invite_code(length: int = 8) -> str:
@@ -330,9 +345,13 @@ def _known_role(role: int) -> int:
     return max((known for known in ROLE_NAMES if known <= role), default=USER)
 
 
+_TAKEN: dict[str, type[AIProxyError]] = {"email": EmailTakenError, "identity": IdentityTakenError}
+
+
 def _keys(user: User) -> set[str]:
     """Return the rows that point to a user."""
     found = {_name(user.username)}
+    found.update(f"identity/{identity}" for identity in user.identities)
     if user.email and user.email_verified:
         found.add(_email(user.email))
     if user.access_token:

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.principal import Budget
 from asgi_aiproxy.services.audit import AuditLog
+from asgi_aiproxy.services.identity_providers import (
+    GitHubProvider,
+    IdentityProvider,
+    OIDCProvider,
+)
 from asgi_aiproxy.services.low_balance import LowBalanceMail
 from asgi_aiproxy.services.mail import SMTPMailer
-from asgi_aiproxy.services.sign_in import SignInService, SignUpRules
+from asgi_aiproxy.services.sign_in import SignInService
+from asgi_aiproxy.services.sign_up import SignUpRules
 from asgi_aiproxy.services.users import UserService
 from asgi_aiproxy.stores import Store
+from asgi_aiproxy.upstream.connect import tls
 
 if TYPE_CHECKING:
-    from asgi_aiproxy.config.accounts_settings import AccountsSettings
+    from asgi_aiproxy.config.accounts_settings import AccountsSettings, IdentityProviderSettings
     from asgi_aiproxy.config.settings import Settings
 
 
@@ -44,10 +51,11 @@ def check_accounts(settings: Settings) -> None:
             "accounts.sign_up: 'domains' requires accounts.email_domains, and [accounts.mail] to "
             "verify that a user has such an address."
         )
-    if given.mail is not None and not given.url:
+    if (given.mail is not None or given.providers) and not given.url:
         raise ConfigurationError(
-            "accounts.url: mail has links to the console: set the URL at which browsers reach it, "
-            'such as "https://ai.example.com/console".'
+            "accounts.url: mail has links to the console, and identity providers send browsers "
+            "back to it: set the URL at which browsers reach it, such as "
+            '"https://ai.example.com/console".'
         )
 
 
@@ -64,7 +72,12 @@ def make_sign_in(settings: Settings, users: UserService) -> SignInService | None
         inviter_credit=_credit(given.inviter_credit),
     )
     return SignInService(
-        users, rules=rules, mailer=_mailer(given), url=given.url, name=settings.console_name
+        users,
+        rules=rules,
+        mailer=_mailer(given),
+        url=given.url,
+        name=settings.console_name,
+        providers=[_provider(name, each, settings) for name, each in given.providers.items()],
     )
 
 
@@ -81,6 +94,29 @@ def make_low_balance_mail(settings: Settings, store: Store) -> LowBalanceMail | 
         name=settings.console_name,
         link=settings.site.top_up_url or given.url,
     )
+
+
+def _provider(name: str, given: IdentityProviderSettings, settings: Settings) -> IdentityProvider:
+    """Return an identity provider. Raises ConfigurationError, which names the setting."""
+    proxy = given.proxy if given.proxy is not None else settings.proxy
+    shared: dict[str, Any] = {
+        "client_id": given.client_id,
+        "client_secret": given.client_secret.get_secret_value(),
+        "email_domains": tuple(given.email_domains),
+        "link_by_email": given.link_by_email,
+        "proxy": proxy.get_secret_value() if proxy is not None else None,
+        "ssl_context": tls(settings.ca_file) if settings.ca_file is not None else None,
+    }
+    try:
+        if given.kind == "github":
+            label = given.label or "GitHub"
+            return GitHubProvider(
+                name=name, label=label, url=given.url, api_url=given.api_url, **shared
+            )
+        scopes = tuple(given.scopes)
+        return OIDCProvider(name, label=given.label, issuer=given.issuer, scopes=scopes, **shared)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"accounts.providers.{name}: {error}") from error
 
 
 def _credit(text: str | None) -> Budget | None:

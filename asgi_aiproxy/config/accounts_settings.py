@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from asgi_aiproxy.config.jwt_settings import BudgetText
-from asgi_aiproxy.config.values import Secret
+from asgi_aiproxy.config.values import Proxy, Secret
 
 
 class MailSettings(BaseModel):
@@ -27,14 +27,38 @@ class MailSettings(BaseModel):
     timeout: float = Field(default=20.0, gt=0)
 
 
+class IdentityProviderSettings(BaseModel):
+    """An identity provider: `oidc` with an `issuer`, or `github`.
+
+    See `asgi_aiproxy.services.identity_providers`. `url` and `api_url` are those of a GitHub
+    Enterprise Server.
+    """
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, allow_inf_nan=False)
+
+    kind: Literal["oidc", "github"] = "oidc"
+    label: str = ""
+    issuer: str = ""
+    client_id: str = Field(min_length=1)
+    client_secret: Secret
+    scopes: list[str] = ["openid", "email", "profile"]
+    email_domains: list[str] = []
+    link_by_email: bool = True
+    proxy: Proxy | None = None
+    url: str = "https://github.com"
+    api_url: str = "https://api.github.com"
+
+
 class AccountsSettings(BaseModel):
     """Users with passwords: whether there are any, how they sign up, and what they begin with.
 
     - `sign_up`: `closed` (an operator creates users), `invitation` (with a code of an operator),
       `domains` (with an address at one of `email_domains`), or `open`.
-    - `url`: where browsers reach the console, for links in mail.
+    - `url`: where browsers reach the console, for links in mail and identity providers.
     - `credit`: the budgets of new users. `invited_credit` and `inviter_credit` are added to those
       of a user that was invited by another one, and of the other one.
+    - `providers`: identity providers, by their names in URLs.
+    - `confirm_minutes`: for how long a sign-in is enough for actions of weight; 0: always.
     - `low_balance`: from which of the `budget_alerts.thresholds` on a user is sent a mail.
     """
 
@@ -48,4 +72,6 @@ class AccountsSettings(BaseModel):
     invited_credit: BudgetText | None = None
     inviter_credit: BudgetText | None = None
     mail: MailSettings | None = None
+    providers: dict[str, IdentityProviderSettings] = {}
+    confirm_minutes: float = Field(default=10.0, ge=0)
     low_balance: float = Field(default=0.8, gt=0, le=1)

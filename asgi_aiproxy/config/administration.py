@@ -79,6 +79,7 @@ def make_console(settings: Settings, admin: AdminApp | None, gateway: ASGIApp) -
         name=settings.console_name,
         users=make_sign_in(settings, admin.users),
         site=_site(settings),
+        confirm_seconds=60 * settings.accounts.confirm_minutes,
     )
 
 

@@ -12,15 +12,17 @@ from typing import Self
 from urllib.parse import parse_qs, parse_qsl, unquote, urlencode
 
 from asgi_aiproxy import _asgi
-from asgi_aiproxy._asgi import ASGIApp, Receive, Scope, Send
+from asgi_aiproxy._asgi import ASGIApp, RawHeaders, Receive, Scope, Send
 from asgi_aiproxy._cancellation import ClientGoneError
 from asgi_aiproxy.admin import AdminApp
 from asgi_aiproxy.admin.auth import require_scope
 from asgi_aiproxy.admin.routing import router_of
 from asgi_aiproxy.console.assets import ASSET_HEADERS
+from asgi_aiproxy.console.confirmation import Confirmations
 from asgi_aiproxy.console.pages import PageAnswer, PageRequest, PageRoute, Run, Visitor
 from asgi_aiproxy.console.rendering import Renderer
 from asgi_aiproxy.console.screens import page_routes
+from asgi_aiproxy.console.screens.sign_in import replace_session, visitor_actor
 from asgi_aiproxy.console.security import (
     LANGUAGE_COOKIE,
     PAGE_HEADERS,
@@ -31,6 +33,7 @@ from asgi_aiproxy.console.security import (
 )
 from asgi_aiproxy.console.sessions import Session, SessionStore
 from asgi_aiproxy.console.site import Site
+from asgi_aiproxy.console.steps import StepStore
 from asgi_aiproxy.console.tools import Tools
 from asgi_aiproxy.errors import (
     AIProxyError,
@@ -72,6 +75,8 @@ class Console:
       the console does not slow down the gateway.
     - `secure_cookie`: whether cookies are sent over HTTPS only; None: if the page came over HTTPS.
     - `users`: signs in users with passwords; None: there are none.
+    - `confirm_seconds`: for how long a sign-in is enough for actions of weight, such as changes of
+      roles and keys; later they require the password, code or token again. None: never.
     - `site`: what the operator adds to the pages: logo, texts, links.
 
     Requires `pip install 'asgi-aiproxy[console]'`. Raises ConfigurationError if an argument is
@@ -93,6 +98,7 @@ class Console:
         max_concurrent: int = 16,
         users: SignInService | None = None,
         site: Site | None = None,
+        confirm_seconds: float | None = 600.0,
     ) -> None:
         require_int_at_least(1, max_concurrent=max_concurrent)
         if not isinstance(admin, AdminApp):
@@ -112,6 +118,7 @@ class Console:
         self._tools = Tools(
             admin=admin,
             sessions=self._sessions,
+            steps=StepStore(admin.store),
             gateway=gateway,
             gateway_url=gateway_url,
             secure_cookie=secure_cookie,
@@ -119,6 +126,7 @@ class Console:
             users=users,
         )
         self._users = users
+        self._confirmations = Confirmations(admin, users, confirm_seconds)
         self._recall: Mapping[str, Recall] = {
             "token": self._recall_token,
             "user": self._recall_user,
@@ -127,6 +135,7 @@ class Console:
             sign_in=self._sign_in,
             playground=gateway is not None,
             users=users is not None,
+            external=users is not None and bool(users.external.providers),
             about=bool(site and site.about),
         )
         self._router = router_of(self.routes, self._run)
@@ -239,14 +248,20 @@ class Console:
         if route.method in _SAFE_METHODS:
             return await self._make(route.run, request)
         request = replace(request, form=await self._form(request, receive))
+        headers: RawHeaders = []
         try:
-            return await self._make(route.run, request)
+            if route.confirm:
+                request, headers = await self._confirmed(request)
+            answer = await self._make(route.run, request)
+            return _with_headers(answer, headers)
         except AIProxyError as error:
             if route.again is None or isinstance(error, ClientGoneError):
                 raise
             failed = to_api_error(error)
         shown = await self._make(route.again, replace(request, error=failed.message))
-        return replace(shown, status=failed.status) if isinstance(shown, PageAnswer) else shown
+        if isinstance(shown, PageAnswer):
+            shown = replace(shown, status=failed.status)
+        return _with_headers(shown, headers)
 
     async def _form(self, request: PageRequest, receive: Receive) -> Mapping[str, list[str]]:
         """Return the fields of a form. Raises APIError (403) if another site has sent it."""
@@ -275,10 +290,28 @@ class Console:
             for id in cookie_values(scope, SESSION_COOKIE)[:3]:
                 session = await self._sessions.find(id, mount)
                 found = await self._caller_of(session) if session is not None else None
-                if found is not None and _may_come_from(found, scope):
-                    form = await self._sessions.form_token(f"session {id} {mount}")
-                    return Visitor(found, session, id, form)
+                if session and found is not None and _may_come_from(found, scope):
+                    confirm = await self._confirmations.required(session)
+                    return Visitor(found, session, id, await self._form_of(id, mount), confirm)
         return Visitor(form=await self._sessions.form_token(f"visitor {mount}"))
+
+    async def _form_of(self, session_id: str, mount: str) -> str:
+        return await self._sessions.form_token(f"session {session_id} {mount}")
+
+    async def _confirmed(self, request: PageRequest) -> tuple[PageRequest, RawHeaders]:
+        """Check the confirmation in a form; returns the request with the session that replaces the
+        visitor's, and the header with its cookie. Raises APIError.
+        """
+        session = request.visitor.session
+        if session is None or not request.visitor.confirm:
+            return request, []
+        secret = request.form.get("confirm_secret", [""])[0]
+        by = visitor_actor(request)
+        session = await self._confirmations.check(session, secret, by, request.scope)
+        id, cookie = await replace_session(request, session)
+        form = await self._form_of(id, request.mount)
+        visitor = Visitor(request.visitor.caller, session, id, form)
+        return replace(request, visitor=visitor), [cookie]
 
     async def _caller_of(self, session: Session) -> Principal | None:
         recall = self._recall.get(session.kind)
@@ -329,6 +362,13 @@ class Console:
 
 
 _KEY = "asgi_aiproxy.console.request"
+
+
+def _with_headers(answer: PageAnswer | ASGIApp, headers: RawHeaders) -> PageAnswer | ASGIApp:
+    """Add the cookie of a new session; one that the page itself has set comes later, and counts."""
+    if isinstance(answer, PageAnswer) and headers:
+        return replace(answer, headers=[*headers, *answer.headers])
+    return answer
 
 
 async def _send_page(send: Send, answer: PageAnswer, *, head: bool) -> None:

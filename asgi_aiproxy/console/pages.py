@@ -11,7 +11,7 @@ import csv
 import io
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote, urlencode
 
 from asgi_aiproxy import _asgi
@@ -25,6 +25,7 @@ from asgi_aiproxy.console.texts import Texts
 from asgi_aiproxy.principal import Principal
 
 Call = Callable[..., Awaitable[Any]]
+Confirmation = Literal["", "token", "password", "code", "provider"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +49,15 @@ class PageAnswer:
 @dataclass(frozen=True, slots=True)
 class Visitor:
     """The caller of a page. `session` is its sign-in, None if the host has identified it; `form` is
-    the token that its forms must contain.
+    the token that its forms must contain. `confirm` is with what it must confirm that it is still
+    the same person, before an action of weight; empty if it has done so lately.
     """
 
     caller: Principal | None = None
     session: Session | None = None
     session_id: str = ""
     form: str = ""
+    confirm: Confirmation = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +133,7 @@ Run = Callable[[PageRequest], Awaitable["PageAnswer | ASGIApp"]]
 class PageRoute:
     """A page or the target of a form, at `path` below the mount. `need` is the scope that it
     requires; `again` is the page to show again, with the message, if the form has an error.
+    `confirm`: whether the visitor must have confirmed lately that it is still the same person.
     """
 
     method: str
@@ -137,6 +141,7 @@ class PageRoute:
     need: Need
     run: Run
     again: Run | None = None
+    confirm: bool = False
 
 
 def segment(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from http.cookies import CookieError, SimpleCookie
+from typing import Literal
 from urllib.parse import quote, unquote, urlsplit
 
 from asgi_aiproxy import _asgi
@@ -104,7 +105,13 @@ def cookie_values(scope: Scope, name: str) -> list[str]:
 
 
 def set_cookie(
-    scope: Scope, name: str, value: str, *, seconds: float, secure: bool | None = None
+    scope: Scope,
+    name: str,
+    value: str,
+    *,
+    seconds: float,
+    secure: bool | None = None,
+    same_site: Literal["Strict", "Lax"] = "Strict",
 ) -> tuple[bytes, bytes]:
     """Return the header that sets a cookie for this mount; with 0 seconds, that removes it.
 
@@ -119,7 +126,7 @@ def set_cookie(
     morsel["path"] = mount_path(scope) or "/"
     morsel["max-age"] = str(int(seconds))
     morsel["httponly"] = True
-    morsel["samesite"] = "Strict"
+    morsel["samesite"] = same_site
     if secure if secure is not None else scope.get("scheme") == "https":
         morsel["secure"] = True
     return b"set-cookie", morsel.OutputString().encode("latin-1")

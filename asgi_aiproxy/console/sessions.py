@@ -27,7 +27,8 @@ _MAX_LISTED = 50  # sessions of one user; the oldest ones are not listed
 
 class Session(msgspec.Struct, frozen=True, kw_only=True):
     """A sign-in: `kind` says how the caller is found again (`token`), `subject` is its id, `proof`
-    the digest of the secret that it presented (of a `user`: of its password), `created` Unix time,
+    the digest of the secret that it presented (of a `user`: its `session_proof`), `created` and
+    `confirmed` are Unix times: of the sign-in, and when the caller has last presented a secret.
     `address` and `agent` are those of the browser.
     """
 
@@ -35,6 +36,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     subject: str
     proof: str
     created: float
+    confirmed: float = 0.0
     address: str = ""
     agent: str = ""
 
@@ -105,10 +107,15 @@ class SessionStore:
 
     async def delete(self, id: str, mount: str) -> None:
         """End a session. Raises StoreUnavailableError."""
-        session = await self.find(id, mount)
-        await self._store.delete_entry(_entry(id, mount))
+        await self.delete_named(_entry(id, mount))
+
+    async def delete_named(self, name: str) -> None:
+        """End a session by its name. Raises StoreUnavailableError."""
+        found = await self._store.get_entry(name)
+        await self._store.delete_entry(name)
+        session = msgspec.json.decode(found, type=Session) if found is not None else None
         if session is not None and session.kind == "user":
-            await self._change_list(session.subject, {_entry(id, mount): None})
+            await self._change_list(session.subject, {name: None})
 
     async def form_token(self, identity: str) -> str:
         """Return the token that forms of this session or caller must contain.

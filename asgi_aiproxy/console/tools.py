@@ -9,6 +9,7 @@ from asgi_aiproxy import _asgi
 from asgi_aiproxy._asgi import ASGIApp, Scope
 from asgi_aiproxy.admin import AdminApp
 from asgi_aiproxy.console.sessions import SessionStore
+from asgi_aiproxy.console.steps import StepStore
 from asgi_aiproxy.services.sign_in import SignInService
 
 
@@ -18,6 +19,7 @@ class Tools:
 
     admin: AdminApp
     sessions: SessionStore
+    steps: StepStore
     gateway: ASGIApp | None
     gateway_url: str
     secure_cookie: bool | None

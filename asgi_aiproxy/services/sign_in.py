@@ -18,58 +18,33 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Literal
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 import msgspec
 
 from asgi_aiproxy._background_tasks import start
-from asgi_aiproxy.accounts import Account, Tokens
-from asgi_aiproxy.accounts.users import EmailTakenError, InvalidLinkError, User, new_invite_code
-from asgi_aiproxy.errors import APIError, ErrorKind, invalid
+from asgi_aiproxy.accounts.users import EmailTakenError, InvalidLinkError, User
+from asgi_aiproxy.errors import APIError, ErrorKind
 from asgi_aiproxy.ip_ranges import address_or_network
-from asgi_aiproxy.principal import Budget, Principal
+from asgi_aiproxy.principal import Principal
+from asgi_aiproxy.services.attempts import HOUR, attempt_limit, give_back, take_attempt
 from asgi_aiproxy.services.base import Actor
-from asgi_aiproxy.services.invitations import Invitations
+from asgi_aiproxy.services.external_sign_in import ExternalSignIn
+from asgi_aiproxy.services.identity_providers import IdentityProvider
 from asgi_aiproxy.services.mail import Mail, Mailer
-from asgi_aiproxy.services.users import UserService, checked_email, checked_name
-from asgi_aiproxy.stores.base import Denied, RateLimit
+from asgi_aiproxy.services.sign_up import SIGN_UPS, TOO_MANY, SignUp, SignUpForm, SignUpRules
+from asgi_aiproxy.services.users import UserService, checked_email
 
 logger = logging.getLogger("asgi_aiproxy")
 
-SignUpMode = Literal["closed", "invitation", "domains", "open"]
+TOO_MANY_ATTEMPTS = "Too many failed attempts. Try again later."
+
 _WINDOW = 600.0
 _PER_ADDRESS, _PER_NAME_AND_ADDRESS, _PER_NAME = 30, 10, 100
-_SIGN_UPS, _MAILS = 20, 5  # per address of a client or a recipient, in an hour
-_HOUR = 3600.0
+_MAILS = 5  # per recipient, in an hour
 _VERIFY_SECONDS, _RESET_SECONDS = 3 * 86400.0, 3600.0
-
-
-class SignUpRules(msgspec.Struct, frozen=True, kw_only=True):
-    """How users sign up.
-
-    - `mode`: `closed`; `invitation` (with a code of an operator); `domains` (with an address at one
-      of `domains`); or `open`.
-    - `verify`: whether a user must verify its address before it signs in; requires a mailer.
-    - `invited_credit`, `inviter_credit`: added to the budgets of a user that another user has
-      invited, and of the other user.
-    """
-
-    mode: SignUpMode = "closed"
-    domains: tuple[str, ...] = ()
-    verify: bool = False
-    invited_credit: Budget | None = None
-    inviter_credit: Budget | None = None
-
-
-class SignUpForm(msgspec.Struct, frozen=True, kw_only=True):
-    """What a new user enters. `code` is an invitation, or the code of the user that invites it."""
-
-    username: str
-    password: str
-    email: str = ""
-    code: str = ""
 
 
 class SignInService:
@@ -80,8 +55,9 @@ class SignInService:
     - `service`: manages the users.
     - `rules`: how users sign up.
     - `mailer`: sends mail; None: nothing is sent, and passwords are reset by operators only.
-    - `url`: where browsers reach the console, for links in mail.
+    - `url`: where browsers reach the console, for links in mail and for identity providers.
     - `name`: the name of the gateway in mail.
+    - `providers`: identity providers at which users sign in.
     - `clock`: returns Unix time in seconds.
 
     Methods raise APIError and StoreUnavailableError.
@@ -95,16 +71,17 @@ class SignInService:
         mailer: Mailer | None = None,
         url: str = "",
         name: str = "AI gateway",
+        providers: Iterable[IdentityProvider] = (),
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.service = service
         self.rules = rules if rules is not None else SignUpRules()
         self.mailer = mailer
+        self.url = url.rstrip("/")
+        self.new_users = SignUp(service, self.rules, clock=clock)
+        self.external = ExternalSignIn(service, self.new_users, providers)
         self._users = service.users
         self._store = service.users.store
-        self._tokens = Tokens(self._store, clock=clock)
-        self.invitations = Invitations(self._store, audit=service.audit, clock=clock)
-        self._url = url.rstrip("/")
         self._name = name
         self._clock = clock
         self._tasks: set[asyncio.Task[None]] = set()
@@ -115,14 +92,11 @@ class SignInService:
         network = address_or_network(by.address)
         key = name.casefold()
         limits = [
-            RateLimit("sign-in", f"address:{network}", _PER_ADDRESS, _WINDOW),
-            RateLimit("sign-in", f"name:{key}", _PER_NAME, _WINDOW),
-            RateLimit("sign-in", f"both:{network}:{key}", _PER_NAME_AND_ADDRESS, _WINDOW),
+            attempt_limit("address", network, _PER_ADDRESS, _WINDOW),
+            attempt_limit("name", key, _PER_NAME, _WINDOW),
+            attempt_limit("both", f"{network}:{key}", _PER_NAME_AND_ADDRESS, _WINDOW),
         ]
-        taken = await self._store.admit(secrets.token_hex(16), limits)
-        if isinstance(taken, Denied):
-            message = "Too many failed attempts. Try again later."
-            raise APIError(ErrorKind.LIMITED, message, retry_after=taken.retry_after)
+        taken = await take_attempt(self._store, limits, TOO_MANY_ATTEMPTS)
         user = await self._users.by_name(name)
         if user is None and "@" in name:
             user = await self._users.by_email(name)
@@ -131,64 +105,35 @@ class SignInService:
         if user is None or not valid or not user.enabled:
             message = "The user name or the password is wrong."
             raise APIError(ErrorKind.UNAUTHORIZED, message, code="credentials")
-        await self._store.settle(taken, dict.fromkeys(limits, 0))
+        await give_back(self._store, taken)
         if self.rules.verify and user.email and not user.email_verified:
             message = "Verify your e-mail address first: open the link in the mail sent to it."
             raise APIError(ErrorKind.FORBIDDEN, message, code="email")
-        changes: dict[str, object] = {"signed_in": self._clock()}
         if self.service.passwords.is_outdated(stored):
             fresh = await self.service.passwords.hash(password)
-            changes["password"] = fresh
 
-        def change(row: User) -> User:
-            kept = row.password == stored  # not if it was changed meanwhile
-            return msgspec.structs.replace(row, **changes) if kept else row
+            def change(row: User) -> User:
+                kept = row.password == stored  # not if it was changed meanwhile
+                return msgspec.structs.replace(row, password=fresh) if kept else row
 
-        _, user = await self._users.edit(user.id, change)
-        await self._record(by, user, "user.sign_in")
+            _, user = await self._users.edit(user.id, change)
+        return user
+
+    async def signed_in(self, user: User, by: Actor) -> User:
+        """Record that a user has taken all steps of a sign-in."""
+        now = self._clock()
+        _, user = await self._users.edit(
+            user.id, lambda row: msgspec.structs.replace(row, signed_in=now)
+        )
+        await self.service.record(by, user, "user.sign_in")
         return user
 
     async def sign_up(self, form: SignUpForm, by: Actor) -> User | None:
         """Create a user. Returns it if it can sign in at once, None if it is sent a mail first."""
-        rules = self.rules
-        if rules.mode == "closed":
-            message = "Users are created by the operator of this gateway."
-            raise APIError(ErrorKind.FORBIDDEN, message, code="sign_up")
-        username = checked_name(form.username)
-        email = checked_email(form.email.strip()) if form.email.strip() else ""
-        if rules.verify and not email:
-            raise invalid("email: enter an e-mail address.", "email")
-        domain = email.rpartition("@")[2].casefold()
-        if rules.mode == "domains" and domain not in {each.casefold() for each in rules.domains}:
-            known = ", ".join(rules.domains)
-            raise invalid(f"email: the address must be at one of: {known}.", "email")
-        password = await self.service.new_password(form.password, username)
-        network = address_or_network(by.address)
-        await self._limit("sign-up", network, _SIGN_UPS)
-        code = form.code.strip()
-        inviter = await self._users.by_invite_code(code)
-        invitation = await self.invitations.take(code) if inviter is None and code else None
-        if rules.mode == "invitation" and invitation is None:
-            raise invalid("code: this invitation is not valid.", "code")
-        try:
-            user = await self.service.add(
-                User(
-                    id=0,
-                    username=username,
-                    password=password,
-                    email=email,
-                    invite_code=new_invite_code(),
-                    inviter_id=inviter.id if inviter is not None else 0,
-                ),
-                self.service.credit,
-                by,
-            )
-        except BaseException:
-            if invitation is not None:
-                await self.invitations.give_back(invitation)
-            raise
-        if not rules.verify:
-            return await self._welcome(user)
+        user = await self.new_users.with_password(form, by)
+        if not self.rules.verify:
+            return await self.new_users.welcome(user)
+        email = user.email
         if await self._users.by_email(email) is not None:
             await self._mail(email, "Your account", _TEXTS["known"], "/reset-password")
         else:
@@ -218,8 +163,8 @@ class SignInService:
             raise _invalid_link() from error
         except EmailTakenError as error:
             raise _invalid_link() from error
-        await self._record(by, user, "user.verify")
-        return await self._welcome(user) if first else user
+        await self.service.record(by, user, "user.verify")
+        return await self.new_users.welcome(user) if first else user
 
     async def request_reset(self, email: str, by: Actor) -> None:
         """Send a link to set a new password, if a user has verified this address."""
@@ -227,7 +172,9 @@ class SignInService:
             message = "This gateway sends no mail. Ask its operator for a link."
             raise APIError(ErrorKind.FORBIDDEN, message, code="mail")
         email = checked_email(email.strip())
-        await self._limit("reset", address_or_network(by.address), _SIGN_UPS)
+        network = address_or_network(by.address)
+        limit = attempt_limit("reset", network, SIGN_UPS, HOUR)
+        await take_attempt(self._store, [limit], TOO_MANY)
         task = start(self._send_reset(email), what="mail to reset a password")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -265,17 +212,16 @@ class SignInService:
             user = await self._users.use_link(link, "password", change)
         except (InvalidLinkError, EmailTakenError) as error:
             raise _invalid_link() from error
-        await self._record(by, user, "user.password")
+        await self.service.record(by, user, "user.password")
         return user
 
-    async def change_password(self, user: User, old: str, new: str, by: Actor) -> User:
-        """Change one's own password; ends all other sessions."""
-        await self.verify(user.username, old, by)
+    async def change_password(self, user: User, new: str, by: Actor) -> User:
+        """Change the password of a user that has confirmed who it is; ends its other sessions."""
         hashed = await self.service.new_password(new, user.username)
         _, user = await self._users.edit(
             user.id, lambda row: msgspec.structs.replace(row, password=hashed)
         )
-        await self._record(by, user, "user.password")
+        await self.service.record(by, user, "user.password")
         return user
 
     async def invite_code(self, id: int) -> str:
@@ -284,59 +230,48 @@ class SignInService:
         return user.invite_code if self.rules.mode in ("open", "domains") else ""
 
     async def principal(self, id: str, proof: str) -> Principal | None:
-        """Return the caller of a session; None if its user is disabled or its password changed."""
+        """Return the caller of a session; None if it has ended, see `recall`."""
+        user = await self.recall(id, proof)
+        return await self._users.principal(user) if user is not None else None
+
+    async def recall(self, id: str, proof: str) -> User | None:
+        """Return the user of a session; None if it is disabled, or what it signs in with or its
+        role was changed since.
+        """
         user = await self._users.find(int(id)) if id.isdecimal() else None
         if user is None or not user.enabled:
             return None
-        if not secrets.compare_digest(user.session_proof, proof):
-            return None
-        return await self._users.principal(user)
+        return user if secrets.compare_digest(user.session_proof, proof) else None
 
-    async def _welcome(self, user: User) -> User:
-        """Give the rewards of an invitation."""
-        if user.inviter_id:
-            inviter = await self._users.find(user.inviter_id)
-            rewards = [(user, self.rules.invited_credit), (inviter, self.rules.inviter_credit)]
-            for each, credit in rewards:
-                if each is not None and credit is not None:
-                    await self._add_credit(each, credit)
-        return user
+    def confirmation(self, user: User) -> Literal["password", "provider"]:
+        """Return with what a user confirms that it is still the one that has signed in."""
+        return "password" if user.password else "provider"
 
-    async def _add_credit(self, user: User, credit: Budget) -> None:
-        def add(row: Account) -> Account:
-            budgets = {(each.unit, each.per): each for each in row.budgets}
-            known = budgets.get((credit.unit, credit.per))
-            more = credit.limit + (known.limit if known is not None else 0)
-            sum_ = msgspec.structs.replace(known or credit, limit=more, shared=True)
-            budgets[credit.unit, credit.per] = sum_
-            return msgspec.structs.replace(row, budgets=tuple(budgets.values()))
+    async def confirm(self, user: User, secret: str, by: Actor) -> None:
+        """Check that a user is still the one that has signed in. Raises APIError."""
+        if self.confirmation(user) == "provider":
+            message = "Confirm that it is you: sign in again."
+            raise APIError(ErrorKind.FORBIDDEN, message, code="confirm")
+        await self.verify(user.username, secret, by)
 
-        await self._tokens.accounts.edit(user.account, add)
-
-    async def _limit(self, kind: str, name: str, limit: int) -> None:
-        taken = await self._store.admit(
-            secrets.token_hex(16), [RateLimit("sign-in", f"{kind}:{name}", limit, _HOUR)]
-        )
-        if isinstance(taken, Denied):
-            message = "Too many requests of this kind. Try again later."
-            raise APIError(ErrorKind.LIMITED, message, retry_after=taken.retry_after)
+    @property
+    def origin(self) -> str:
+        """Scheme and host at which browsers reach the console; empty if `url` is not set."""
+        parts = urlsplit(self.url)
+        return f"{parts.scheme}://{parts.netloc}" if parts.netloc else ""
 
     async def _mail(self, to: str, subject: str, text: str, page: str, link: str = "") -> None:
         """Send a mail; silently not if this address was sent too many already."""
         if self.mailer is None:
             return
         try:
-            await self._limit("mail", to.casefold(), _MAILS)
+            limit = attempt_limit("mail", to.casefold(), _MAILS, HOUR)
+            await take_attempt(self._store, [limit], TOO_MANY)
         except APIError:
             return
-        url = self._url + page + (f"?{urlencode({'link': link})}" if link else "")
+        url = self.url + page + (f"?{urlencode({'link': link})}" if link else "")
         body = text.format(name=self._name, url=url)
         await self.mailer(Mail(to=to, subject=f"{self._name}: {subject}", text=body))
-
-    async def _record(self, by: Actor, user: User, action: str) -> None:
-        caller = Principal(user.account, user.username)
-        by = msgspec.structs.replace(by, principal=caller)
-        await self.service.audit.record(by, action, f"user/{user.id}")
 
 
 def _invalid_link() -> APIError:

@@ -71,7 +71,9 @@ class UserEdit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class UserOut(msgspec.Struct, frozen=True, kw_only=True):
-    """A user. `account` is the id of its account; times are Unix times, 0 for never."""
+    """A user. `account` is the id of its account, `identities` are those at identity providers
+    (`issuer subject`); times are Unix times, 0 for never.
+    """
 
     id: int
     username: str
@@ -83,6 +85,7 @@ class UserOut(msgspec.Struct, frozen=True, kw_only=True):
     group: str
     account: str
     inviter_id: int
+    identities: tuple[str, ...]
     created: float
     signed_in: float
 
@@ -215,6 +218,11 @@ class UserService:
         if password.casefold() == username.casefold() or len(set(password)) < 4:
             raise invalid("password: this password is too easy to guess.", "password")
         return await self.passwords.hash(password)
+
+    async def record(self, by: Actor, row: User, action: str) -> None:
+        """Record in the audit log what a user has done for itself."""
+        by = msgspec.structs.replace(by, principal=Principal(row.account, row.username))
+        await self.audit.record(by, action, f"user/{row.id}")
 
     async def _change(
         self, id: int, action: str, change: Callable[[User], User], by: Actor

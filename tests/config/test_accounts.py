@@ -47,9 +47,44 @@ async def test_users_sign_up_and_have_the_credit_of_the_settings(tmp_path: Path)
         assert (await browser.open("/users")).status == 403
 
 
+PROVIDERS = """
+[accounts]
+enabled = true
+sign_up = "open"
+url = "https://ai.example.com/console"
+[accounts.providers.corp]
+label = "Corp"
+issuer = "https://login.example.com"
+client_id = "gateway"
+client_secret = "geheim"
+[accounts.providers.github]
+kind = "github"
+client_id = "gateway"
+client_secret = "geheim"
+"""
+
+
+async def test_identity_providers_are_those_of_the_settings(tmp_path: Path) -> None:
+    app = gateway(tmp_path, BASE + PROVIDERS)
+    async with asgi.lifespan(app):
+        browser = Browser(app, "/console", root_path="")
+        text = (await browser.open("/sign-in")).text
+        assert "Continue with Corp" in text
+        answer = await browser.submit(
+            (await browser.open("/sign-in")).page.form("/sign-in/with/github")
+        )
+        assert "https://github.com/login/oauth/authorize?" in answer.text
+        callback = "https%3A%2F%2Fai.example.com%2Fconsole%2Fsign-in%2Fwith%2Fgithub%2Fcallback"
+        assert callback in answer.text
+        assert "geheim" not in answer.text
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        (BASE + PROVIDERS.replace("url =", "# url ="), "accounts.url"),
+        (BASE + PROVIDERS.replace("https://login", "http://login"), "providers.corp: issuer"),
+        (BASE + PROVIDERS.replace('kind = "github"', 'kind = "saml"'), "accounts.providers.github"),
         (BASE.replace("console = true\n", "") + "[accounts]\nenabled = true\n", "console = true"),
         (BASE + '[accounts]\nenabled = true\nsign_up = "domains"\n', "accounts.email_domains"),
         (BASE + "[accounts]\nenabled = true\n" + MAIL, "accounts.url"),

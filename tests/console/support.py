@@ -115,10 +115,17 @@ class Browser:
         self.mount = mount
         self.root_path = mount if root_path is None else root_path
         self.cookies: dict[tuple[str, str], str] = {}
+        self.strict: set[tuple[str, str]] = set()
         self.language = ""
 
     async def send(
-        self, method: str, url: str, body: bytes = b"", headers: dict[str, str] | None = None
+        self,
+        method: str,
+        url: str,
+        body: bytes = b"",
+        headers: dict[str, str] | None = None,
+        *,
+        from_another_site: bool = False,
     ) -> Answer:
         parts = urlsplit(urljoin(ORIGIN + "/", url))
         assert f"{parts.scheme}://{parts.netloc}" == ORIGIN, url
@@ -130,6 +137,7 @@ class Browser:
             f"{name}={value}"
             for (at, name), value in sorted(self.cookies.items(), key=lambda item: -len(item[0][0]))
             if parts.path == at or parts.path.startswith(at.rstrip("/") + "/")
+            if not (from_another_site and (at, name) in self.strict)
         ]
         if cookies:
             sent["cookie"] = "; ".join(cookies)
@@ -155,6 +163,8 @@ class Browser:
             self.cookies.pop((known["Path"], name), None)
         else:
             self.cookies[known["Path"], name] = value
+            if known["SameSite"] == "Strict":
+                self.strict.add((known["Path"], name))
 
     async def get(self, url: str) -> Answer:
         """Open a URL, and follow redirects."""

@@ -15,7 +15,8 @@ from asgi_aiproxy.console import Console
 from asgi_aiproxy.errors import APIError
 from asgi_aiproxy.services.base import CODE, Actor
 from asgi_aiproxy.services.mail import Mail
-from asgi_aiproxy.services.sign_in import SignInService, SignUpRules
+from asgi_aiproxy.services.sign_in import SignInService
+from asgi_aiproxy.services.sign_up import SignUpRules
 from asgi_aiproxy.services.users import UserEdit, UserNew, UserService
 from asgi_aiproxy.services.vouchers import VoucherService, VouchersNew
 from asgi_aiproxy.stores import Store
@@ -49,7 +50,9 @@ class Site:
         return found[1]
 
 
-def site(store: Store | None = None, *, mail: bool = True, **rules: Any) -> Site:
+def site(
+    store: Store | None = None, *, mail: bool = True, providers: Any = (), **rules: Any
+) -> Site:
     store = store if store is not None else MemoryStore()
     mails: list[Mail] = []
 
@@ -64,6 +67,7 @@ def site(store: Store | None = None, *, mail: bool = True, **rules: Any) -> Site
         rules=SignUpRules(**rules),
         mailer=mailer if mail else None,
         url=f"{ORIGIN}/c",
+        providers=providers,
     )
     admin = AdminApp(store, token=ROOT, users=service, self_service=TokenAllowance(tokens=3))
     return Site(store, Console(admin, users=users), users, mails)

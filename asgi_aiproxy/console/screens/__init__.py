@@ -7,13 +7,16 @@ from asgi_aiproxy.console.screens.about import about_pages
 from asgi_aiproxy.console.screens.announcements import announcement_pages
 from asgi_aiproxy.console.screens.audit import audit_pages
 from asgi_aiproxy.console.screens.explain import explain_pages
+from asgi_aiproxy.console.screens.external import external_pages
 from asgi_aiproxy.console.screens.groups import group_pages
 from asgi_aiproxy.console.screens.home import home_pages
 from asgi_aiproxy.console.screens.log import log_pages
+from asgi_aiproxy.console.screens.my_account import my_account_pages
 from asgi_aiproxy.console.screens.playground import playground_pages
 from asgi_aiproxy.console.screens.providers import provider_pages
 from asgi_aiproxy.console.screens.settings import settings_pages
 from asgi_aiproxy.console.screens.sign_in import language_pages, sign_in_pages
+from asgi_aiproxy.console.screens.sign_up import sign_up_pages
 from asgi_aiproxy.console.screens.start import start_pages
 from asgi_aiproxy.console.screens.tokens import own_token_pages, token_pages
 from asgi_aiproxy.console.screens.usage import usage_pages
@@ -21,14 +24,19 @@ from asgi_aiproxy.console.screens.users import user_pages
 from asgi_aiproxy.console.screens.vouchers import redeem_pages, voucher_pages
 
 
-def page_routes(*, sign_in: bool, playground: bool, users: bool, about: bool) -> list[PageRoute]:
+def page_routes(
+    *, sign_in: bool, playground: bool, users: bool, external: bool, about: bool
+) -> list[PageRoute]:
     """Return all pages: with `sign_in` those of the console's own sign-in, too, with `playground`
-    the page that calls the gateway, with `users` those of users with passwords,
-    with `about` that about this gateway.
+    the page that calls the gateway, with `users` those of users with passwords, with `external`
+    those of identity providers, with `about` that about this gateway.
     """
     return [
         *(sign_in_pages() if sign_in else ()),
+        *(sign_up_pages() if users else ()),
+        *(my_account_pages() if users else ()),
         *(user_pages() if users else ()),
+        *(external_pages() if external else ()),
         *(about_pages() if about else ()),
         *language_pages(),
         *home_pages(),

@@ -15,7 +15,8 @@ from asgi_aiproxy.console.security import (
     set_cookie,
 )
 from asgi_aiproxy.console.sessions import Session
-from asgi_aiproxy.errors import invalid
+from asgi_aiproxy.console.steps import STEP_COOKIE, STEP_SECONDS
+from asgi_aiproxy.errors import APIError, ErrorKind, invalid
 from asgi_aiproxy.principal import ANONYMOUS
 from asgi_aiproxy.services.base import Actor
 
@@ -38,9 +39,8 @@ def language_pages() -> list[PageRoute]:
 
 async def _show(request: PageRequest) -> PageAnswer:
     if request.visitor.caller is not None:
-        return to_page(request, _target(request, request.query.get("next", "")))
-    next_page = request.query.get("next") or request.form.get("next", [""])[0]
-    return request.page("sign_in.html", next_page=_target(request, next_page))
+        return to_page(request, local_target(request))
+    return request.page("sign_in.html", next_page=local_target(request))
 
 
 async def _sign_in(request: PageRequest) -> PageAnswer:
@@ -51,19 +51,36 @@ async def _sign_in(request: PageRequest) -> PageAnswer:
     if not token:
         raise invalid("Enter a token.", "token")
     caller, digest = await tools.admin.access.verify(token, request.scope)
-    session = Session(kind="token", subject=caller.id, proof=digest, created=time.time())
-    cookie = await _replace_session(request, session)
-    return to_page(request, _target(request, request.form.get("next", [""])[0]), cookie)
+    now = time.time()
+    session = Session(kind="token", subject=caller.id, proof=digest, created=now, confirmed=now)
+    _, cookie = await replace_session(request, session)
+    return to_page(request, local_target(request), cookie)
 
 
 async def _sign_in_user(request: PageRequest) -> PageAnswer:
-    client = request.scope.get("client")
-    address = str(client[0]) if client else ""
-    by = Actor(ANONYMOUS, "console", address, request_id(request.scope))
+    by = visitor_actor(request)
     name, password = request.form["username"][0], request.form.get("password", [""])[0]
     user = await request.tools.users.verify(name, password, by)
-    cookie = await new_session(request, user)
-    return to_page(request, _target(request, request.form.get("next", [""])[0]), cookie)
+    path, cookies = await complete_sign_in(request, user, local_target(request))
+    return to_page(request, path, *cookies)
+
+
+async def complete_sign_in(
+    request: PageRequest, user: User, path: str
+) -> tuple[str, list[tuple[bytes, bytes]]]:
+    """Sign in a user that has presented its first factor.
+
+    Returns the path to continue with, and the headers that set cookies.
+    """
+    user = await request.tools.users.signed_in(user, visitor_actor(request))
+    return path, [await new_session(request, user)]
+
+
+def visitor_actor(request: PageRequest) -> Actor:
+    """Return the visitor for the audit log, and for limits per address."""
+    client = request.scope.get("client")
+    caller = request.visitor.caller or ANONYMOUS
+    return Actor(caller, "console", str(client[0]) if client else "", request_id(request.scope))
 
 
 async def new_session(request: PageRequest, user: User) -> tuple[bytes, bytes]:
@@ -74,24 +91,23 @@ async def new_session(request: PageRequest, user: User) -> tuple[bytes, bytes]:
         subject=str(user.id),
         proof=user.session_proof,
         created=time.time(),
+        confirmed=time.time(),
         address=str(client[0]) if client else "",
         agent=(_asgi.header(request.scope, b"user-agent") or "")[:200],
     )
-    return await _replace_session(request, session)
+    return (await replace_session(request, session))[1]
 
 
-async def _replace_session(request: PageRequest, session: Session) -> tuple[bytes, bytes]:
+async def replace_session(
+    request: PageRequest, session: Session
+) -> tuple[str, tuple[bytes, bytes]]:
+    """Begin a session in place of the visitor's; returns its id, and the header with the cookie."""
     tools, mount = request.tools, request.mount
     if request.visitor.session is not None:
         await tools.sessions.delete(request.visitor.session_id, mount)
     id = await tools.sessions.create(session, mount)
-    return set_cookie(
-        request.scope,
-        SESSION_COOKIE,
-        id,
-        seconds=tools.sessions.seconds,
-        secure=tools.secure_cookie,
-    )
+    seconds, secure = tools.sessions.seconds, tools.secure_cookie
+    return id, set_cookie(request.scope, SESSION_COOKIE, id, seconds=seconds, secure=secure)
 
 
 async def _sign_out(request: PageRequest) -> PageAnswer:
@@ -109,12 +125,37 @@ async def _language(request: PageRequest) -> PageAnswer:
     cookie = set_cookie(
         request.scope, LANGUAGE_COOKIE, tag, seconds=_YEAR, secure=request.tools.secure_cookie
     )
-    return to_page(request, _target(request, request.form.get("back", [""])[0]), cookie)
+    return to_page(request, local_target(request, "back"), cookie)
 
 
-def _target(request: PageRequest, path: str) -> str:
-    """Return a page of this console to continue with; the home page in place of anything else."""
+def local_target(request: PageRequest, field: str = "next") -> str:
+    """Return the page of this console that a field names, to continue with; the home page in place
+    of anything else.
+    """
+    path = request.query.get(field) or request.form.get(field, [""])[0]
     return path if is_local_path(path, request.mount) else request.url("/")
+
+
+def step_cookie(request: PageRequest, id: str) -> tuple[bytes, bytes]:
+    """Return the header with the cookie of a step; with an empty id, that removes it."""
+    return set_cookie(
+        request.scope,
+        STEP_COOKIE,
+        id,
+        seconds=STEP_SECONDS if id else 0,
+        secure=request.tools.secure_cookie,
+        same_site="Lax",
+    )
+
+
+async def own_user(request: PageRequest) -> User:
+    """Return the user that is signed in. Raises APIError if the visitor is not one."""
+    session = request.visitor.session
+    if session is None or session.kind != "user":
+        message = "This page is for users that have signed in with a password."
+        raise APIError(ErrorKind.FORBIDDEN, message)
+    user: User = await request.tools.users.service.users.get(int(session.subject))
+    return user
 
 
 def to_page(request: PageRequest, path: str, *headers: tuple[bytes, bytes]) -> PageAnswer:

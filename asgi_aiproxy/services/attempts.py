@@ -1,0 +1,33 @@
+"""Limits of attempts, kept in the store, so that all workers share them."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+
+from asgi_aiproxy.errors import APIError, ErrorKind
+from asgi_aiproxy.stores.base import Admitted, Denied, RateLimit, Store
+
+HOUR = 3600.0
+_ACCOUNT = "sign-in"
+
+
+def attempt_limit(kind: str, name: str, limit: int, seconds: float) -> RateLimit:
+    """Return the limit of `limit` attempts of a kind in `seconds`, by what or whom `name` names."""
+    return RateLimit(_ACCOUNT, f"{kind}:{name}", limit, seconds)
+
+
+async def take_attempt(store: Store, limits: Sequence[RateLimit], message: str) -> Admitted:
+    """Count one attempt against all `limits`.
+
+    Raises APIError (429) with `message` if one of them is reached; then none is counted.
+    """
+    taken = await store.admit(secrets.token_hex(16), limits)
+    if isinstance(taken, Denied):
+        raise APIError(ErrorKind.LIMITED, message, retry_after=taken.retry_after)
+    return taken
+
+
+async def give_back(store: Store, taken: Admitted) -> None:
+    """Uncount an attempt that was successful."""
+    await store.settle(taken, dict.fromkeys(taken.grants, 0))
