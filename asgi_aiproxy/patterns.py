@@ -20,6 +20,11 @@ def matches_pattern(pattern: str, name: str) -> bool:
     return fnmatchcase(name, pattern.replace("[", "[[]"))
 
 
+def is_pattern(name: str) -> bool:
+    """Return whether a name is a pattern for several."""
+    return "*" in name or "?" in name
+
+
 def matches_any(patterns: Iterable[str], name: str) -> bool:
     """Return whether `name` matches at least one of `patterns`."""
     return any(matches_pattern(pattern, name) for pattern in patterns)

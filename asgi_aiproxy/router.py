@@ -15,9 +15,9 @@ from asgi_aiproxy._asgi import ASGIApp, Receive, Scope, Send
 from asgi_aiproxy.dialects import OPENAI_CHAT
 from asgi_aiproxy.errors import APIError, ConfigurationError, ErrorKind
 from asgi_aiproxy.exchange.error_responses import send_error
-from asgi_aiproxy.keys import matches_pattern
 from asgi_aiproxy.passthrough import PassthroughProxy
 from asgi_aiproxy.passthrough.target import Paths
+from asgi_aiproxy.patterns import is_pattern, matches_pattern
 from asgi_aiproxy.providers.base import ModelOffer, Provider, Target
 from asgi_aiproxy.shim import AIShim
 
@@ -81,7 +81,7 @@ class ProviderRouter:
             targets = tuple(_targets(name, given))
             for target in targets:
                 self._register(target.provider)
-            if _is_pattern(name):
+            if is_pattern(name):
                 self._patterns.append((name, targets))
             else:
                 self._exact[name] = targets
@@ -97,6 +97,11 @@ class ProviderRouter:
     def providers(self) -> Mapping[str, Provider]:
         """All providers by name."""
         return self._providers
+
+    @property
+    def routes(self) -> Mapping[str, Sequence[Target]]:
+        """The targets by name or pattern, in the order in which routes are searched."""
+        return {**self._exact, **dict(self._patterns)}
 
     def targets(self, model: str, provider: str = "") -> Sequence[Target]:
         """Return the targets for `model` in the order to try them; an empty sequence if the model
@@ -262,10 +267,6 @@ def _check(routes: object, options: Iterable[str]) -> None:
             )
 
 
-def _is_pattern(name: str) -> bool:
-    return "*" in name or "?" in name
-
-
 def _targets(name: str, given: Route | Sequence[Route]) -> Iterable[Target]:
     several = isinstance(given, Sequence) and not isinstance(given, tuple)
     routes: Sequence[Route] = given if several else (given,)  # type: ignore[assignment]
@@ -273,7 +274,7 @@ def _targets(name: str, given: Route | Sequence[Route]) -> Iterable[Target]:
         routes = given
     if not routes:
         raise ConfigurationError(f"Route {name!r} is empty: it must name a provider.")
-    own = "" if _is_pattern(name) else name
+    own = "" if is_pattern(name) else name
     for at, route in enumerate(routes):
         match route:
             case Target():

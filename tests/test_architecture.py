@@ -146,6 +146,7 @@ MAY: dict[str, set[str]] = {
         "exchange",
         "keys",
         "passthrough",
+        "patterns",
         "providers",
         "shim",
     },
@@ -156,13 +157,14 @@ MAY: dict[str, set[str]] = {
     ),
     # what an operator can do, and its front end over HTTP
     "services": names(
-        "_background_tasks _cancellation _json _retry_queue _slices accounts errors exchange "
-        "ip_ranges keys messages patterns prices principal providers quotas stores upstream usage"
+        "_background_tasks _cancellation _json _retry_queue _slices accounts dialects errors "
+        "exchange ip_ranges keys messages patterns prices principal providers quotas stores "
+        "upstream usage"
     ),
     "admin": names(
-        "_asgi _cancellation _json _request_id _slices accounts credentials dialects errors "
-        "exchange ip_ranges keys middleware prices principal providers services stores "
-        "upstream usage"
+        "_asgi _background_tasks _cancellation _json _request_id _slices accounts credentials "
+        "dialects errors exchange ip_ranges keys middleware prices principal providers services "
+        "stores upstream usage"
     ),
     "compat": {"_asgi", "_background_tasks", "_cancellation", "_control_headers", "_headers"}
     | {"_json", "accounts"}

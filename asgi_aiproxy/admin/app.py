@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Self
 
 from asgi_aiproxy import __version__, _asgi
 from asgi_aiproxy._asgi import Receive, Scope, Send
+from asgi_aiproxy._background_tasks import repeat, start
 from asgi_aiproxy.accounts import StoredTokenVerifier
 from asgi_aiproxy.accounts.tokens import TOKENS
 from asgi_aiproxy.admin.announcement_routes import announcement_routes
@@ -18,9 +21,9 @@ from asgi_aiproxy.admin.explain_routes import explain_routes
 from asgi_aiproxy.admin.group_routes import account_routes, group_routes
 from asgi_aiproxy.admin.key_routes import key_routes
 from asgi_aiproxy.admin.live_tail import LiveTail
+from asgi_aiproxy.admin.model_routes import price_routes, traffic_routes
 from asgi_aiproxy.admin.openapi import openapi_document
 from asgi_aiproxy.admin.own_routes import own_routes
-from asgi_aiproxy.admin.price_routes import Changes, price_routes
 from asgi_aiproxy.admin.routing import AdminRequest, Route
 from asgi_aiproxy.admin.serve import AdminAPI
 from asgi_aiproxy.admin.token_routes import token_routes
@@ -37,11 +40,14 @@ from asgi_aiproxy.services.audit import AuditLog
 from asgi_aiproxy.services.base import Ok, Page
 from asgi_aiproxy.services.explain import Explain, ExplainService
 from asgi_aiproxy.services.groups import AccountService, GroupService
+from asgi_aiproxy.services.in_flight import InFlightService
 from asgi_aiproxy.services.invitations import Invitations
 from asgi_aiproxy.services.keys import KeyService
+from asgi_aiproxy.services.model_prices import ModelPriceService, PriceTable
 from asgi_aiproxy.services.own_tokens import OwnTokenService, TokenAllowance
 from asgi_aiproxy.services.own_usage import OwnUsageService
 from asgi_aiproxy.services.recent import RecentService
+from asgi_aiproxy.services.routes import RouteService, RouteTable
 from asgi_aiproxy.services.self_service import SelfService
 from asgi_aiproxy.services.settings import SettingOut
 from asgi_aiproxy.services.statements import StatementService
@@ -49,7 +55,7 @@ from asgi_aiproxy.services.tokens import TokenService
 from asgi_aiproxy.services.usage import UsageService
 from asgi_aiproxy.services.users import UserService
 from asgi_aiproxy.services.vouchers import VoucherService
-from asgi_aiproxy.stores.base import Store, check_store
+from asgi_aiproxy.stores.base import Store, StoreUnavailableError, check_store
 from asgi_aiproxy.upstream import Transport, default_transport
 
 
@@ -69,8 +75,9 @@ class AdminApp:
     log of the store. `users` manages users, by default those of the store. `explain` explains
     requests: `partial(ai.explain, limits=quota.explain)`;
     `callers` are callers that it may be requested for and that have no token in the store, by their
-    ids. `price_changes` returns changes
-    of list prices (`prices.changes`). `clock` returns Unix time.
+    ids. `router` is a `ProviderRouter` whose routes are listed, `prices` are those of `Quota`.
+    `clock` returns Unix time. While the app is open (`lifespan`), it publishes the number of calls
+    in flight to the other workers.
 
     Raises ConfigurationError if an argument is invalid.
 
@@ -98,7 +105,8 @@ class AdminApp:
         explain: Explain | None = None,
         callers: Mapping[str, Principal] | None = None,
         audit: AuditLog | None = None,
-        price_changes: Changes = tuple,
+        router: RouteTable | None = None,
+        prices: PriceTable | None = None,
         users: UserService | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -121,6 +129,8 @@ class AdminApp:
         vouchers = VoucherService(store, audit=audit, clock=clock)
         own = OwnTokenService(tokens, self_service or TokenAllowance(), clock=clock)
         own_usage = OwnUsageService(own, usage, vouchers)
+        self._in_flight = InFlightService(store, keys.pools)
+        self._publishing: asyncio.Task[None] | None = None
         live_tail = LiveTail(store, ledger, own_usage, principal=usage.principal)
         self._settings = tuple(settings)
         self._routes = [
@@ -140,7 +150,8 @@ class AdminApp:
             *usage_routes(usage, RecentService(store, ledger, clock=clock)),
             *live_tail.routes(),
             *record_routes(usage),
-            *price_routes(price_changes),
+            *price_routes(ModelPriceService(prices, router, usage)),
+            *traffic_routes(RouteService(router), self._in_flight),
             *billing_routes(SelfService(store, units_per_usd=units_per_usd, clock=clock)),
             *own_routes(own, own_usage),
             *key_routes(keys),
@@ -171,9 +182,15 @@ class AdminApp:
         return await self._api.call(caller, operation, **request)
 
     async def __aenter__(self) -> Self:
+        what = "the number of calls in flight"
+        self._publishing = start(repeat(self._in_flight.publish, what=what), what=what)
         return self
 
     async def __aexit__(self, *exc: object) -> None:
+        if self._publishing is not None:
+            self._publishing.cancel()
+            with suppress(StoreUnavailableError):
+                await self._in_flight.withdraw()
         if self._owned is not None:
             await self._owned.aclose()
 

@@ -17,6 +17,7 @@ from asgi_aiproxy.config.callers import configured_callers
 from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.prices import Prices
 from asgi_aiproxy.providers import Provider
+from asgi_aiproxy.router import ProviderRouter
 from asgi_aiproxy.services.explain import Explain
 from asgi_aiproxy.services.key_audit import url_without_credentials
 from asgi_aiproxy.services.settings import SettingOut
@@ -36,6 +37,7 @@ def make_admin(
     providers: Iterable[Provider],
     transport: Transport,
     explain: Explain,
+    router: ProviderRouter,
     prices: Prices,
 ) -> AdminApp | None:
     """Return the admin app; None without an administrator's token."""
@@ -55,7 +57,8 @@ def make_admin(
         users=make_users(settings, store, audit),
         explain=explain,
         callers=configured_callers(settings),
-        price_changes=lambda: prices.changes,
+        router=router,
+        prices=prices,
     )
 
 

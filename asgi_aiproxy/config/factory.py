@@ -188,7 +188,7 @@ def build_app(
     admin = None
     if store is not None:
         explain = partial(explain_call, router, limits=quota.explain if quota is not None else None)
-        admin = make_admin(settings, store, providers.values(), transport, explain, prices)
+        admin = make_admin(settings, store, providers.values(), transport, explain, router, prices)
     console = make_console(settings, admin, app)
     if isinstance(app, AbstractAsyncContextManager):
         parts.append(app)

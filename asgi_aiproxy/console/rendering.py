@@ -50,6 +50,7 @@ class Renderer:
         self._templates.filters.update(
             usd=_in_units(self.site) if self.site.currency == "units" else format_usd,
             number=format_number,
+            price=format_price,
             time=format_time,
             iso=format_iso,
             span=format_span,
@@ -100,6 +101,13 @@ def format_usd(dollars: float | None) -> str:
     if dollars == 0 or abs(dollars) >= 1:
         return f"${dollars:,.2f}"
     return "$" + f"{dollars:.6f}".rstrip("0").rstrip(".")
+
+
+def format_price(dollars: float | None) -> str:
+    """Return a price in US dollars per million tokens, with all its digits."""
+    if dollars is None:
+        return _NOTHING
+    return "$" + (f"{dollars:,.2f}" if round(dollars, 2) == dollars else f"{dollars:,.6g}")
 
 
 def format_number(value: float | None) -> str:

@@ -291,6 +291,11 @@ class KeyPool:
             self.key_set.states[key_id].reset()
             self.key_set.waiting.serve()
 
+    @property
+    def in_flight(self) -> int:
+        """The number of requests of this process that use a key now."""
+        return sum(state.in_flight for state in self.key_set.states.values())
+
     async def status(self, ids: Iterable[str] | None = None) -> list[KeyStatus]:
         """The current state of each key, or of those of `ids` that exist."""
         now, states = self.key_set.clock(), self.key_set.states

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Annotated, Any, Literal
 
@@ -168,6 +168,11 @@ class KeyService:
         # Names of the pools that belong to a provider
         self._pools_of_providers = {pool.name for pool in own.values()}
         self._transport = transport
+
+    @property
+    def pools(self) -> Collection[KeyPool]:
+        """All key pools."""
+        return self._pools.values()
 
     # Providers.
 

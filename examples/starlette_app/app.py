@@ -36,6 +36,7 @@ from asgi_aiproxy import (
     Ledger,
     MemoryStore,
     OpenAIShim,
+    Prices,
     ProviderRouter,
     Quota,
     RedisStore,
@@ -97,7 +98,8 @@ def create_app(
     shim = OpenAIShim(router, record=tee(log_usage, ledger))
     demo_token = {} if redis_url else {"demo-token": "demo"}
     verify = first_of(static_tokens(demo_token), stored_tokens(store))
-    quota = Quota(shim, store=store)
+    prices = Prices()
+    quota = Quota(shim, store=store, prices=prices)
     ai = Authenticate(Billing(quota, store=store), verify=verify)
 
     async def home(request: Request) -> JSONResponse:
@@ -105,6 +107,7 @@ def create_app(
 
     providers = [openai, anthropic, gemini]
     routes = [Route("/", home), Mount("/ai", ai)]
+    admins: list[AdminApp] = []
     if admin_token := admin_token or os.environ.get("ADMIN_TOKEN"):
         allowance = TokenAllowance(tokens=5, budgets=(Budget.usd(5, "month"),))
         admin = AdminApp(
@@ -113,11 +116,14 @@ def create_app(
             providers=providers,
             self_service=allowance,
             explain=partial(shim.explain, limits=quota.explain),
+            router=router,
+            prices=prices,
         )
+        admins.append(admin)
         console = Console(admin, gateway=ai, gateway_url="../ai")
         routes += [Mount("/ai-admin", admin), Mount("/ai-console", console)]
     pools = [provider.keys for provider in providers if provider.keys is not None]
-    return Starlette(routes=routes, lifespan=lifespan(store, ledger, *pools, ai))
+    return Starlette(routes=routes, lifespan=lifespan(store, ledger, *pools, ai, *admins))
 
 
 app = create_app(os.environ.get("MOCK_URL"), os.environ.get("REDIS_URL"))

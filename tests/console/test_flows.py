@@ -285,9 +285,11 @@ async def test_models_without_a_price_are_listed() -> None:
         await ledger(msgspec.structs.replace(found, cost=None))
     browser = shop.browser()
     await browser.sign_in()
-    text = (await browser.open("/unpriced")).text
-    assert "model-unknown" in text
-    assert "model-plain" not in text
+    text = (await browser.open("/prices")).text
+    unpriced, _, others = text.partition('id="priced"')
+    assert "model-unknown" in unpriced
+    assert "model-plain" not in unpriced
+    assert "model-plain" in others
 
 
 async def test_what_happened_to_a_request_is_explained_step_by_step() -> None:

@@ -126,7 +126,7 @@ async def test_the_admin_api_lists_changes(monkeypatch: pytest.MonkeyPatch) -> N
     app = AdminApp(
         MemoryStore(),
         token="admin-token-of-the-test",
-        price_changes=lambda: world.prices.changes,
+        prices=world.prices,
     )
     headers = {"authorization": "Bearer admin-token-of-the-test"}
     answer = await asgi.request(app, "GET", "/prices/changes", headers=headers)

@@ -11,6 +11,7 @@ from asgi_aiproxy.console.screens.external import external_pages
 from asgi_aiproxy.console.screens.groups import group_pages
 from asgi_aiproxy.console.screens.home import home_pages
 from asgi_aiproxy.console.screens.log import log_pages
+from asgi_aiproxy.console.screens.models import model_pages
 from asgi_aiproxy.console.screens.my_account import my_account_pages
 from asgi_aiproxy.console.screens.playground import playground_pages
 from asgi_aiproxy.console.screens.providers import provider_pages
@@ -50,6 +51,7 @@ def page_routes(
         *group_pages(),
         *redeem_pages(),
         *voucher_pages(),
+        *model_pages(),
         *explain_pages(),
         *announcement_pages(),
         *audit_pages(),

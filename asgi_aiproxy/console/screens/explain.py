@@ -1,4 +1,4 @@
-"""Explain: what would happen to a request, what happened to one, and models without a price."""
+"""Explain: what would happen to a request, and what happened to one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ def explain_pages() -> list[PageRoute]:
     return [
         PageRoute("GET", "/explain", "read", _explain),
         PageRoute("GET", "/explain/request", "read", _request),
-        PageRoute("GET", "/unpriced", "read", _unpriced),
     ]
 
 
@@ -32,8 +31,3 @@ async def _request(request: PageRequest) -> PageAnswer:
     if id:
         found = await request.api("GET /explain/request", query={"id": id})
     return request.page("explain_request.html", id=id, found=found)
-
-
-async def _unpriced(request: PageRequest) -> PageAnswer:
-    page = await request.api("GET /usage/unpriced")
-    return request.page("unpriced.html", models=page.data)

@@ -44,5 +44,6 @@ async def _figures(request: PageRequest) -> dict[str, Any]:
     return {
         "recent": recent,
         "shares": {share.provider: share for share in recent.providers},
+        "in_flight": await request.api("GET /in-flight"),
         "providers": (await request.api("GET /providers")).data,
     }

@@ -30,7 +30,8 @@ async def _list(request: PageRequest) -> PageAnswer:
     page = await request.api(
         "GET /providers", query={"limit": "50", "after": request.query.get("after", "")}
     )
-    return request.page("providers.html", providers=page.data, next=page.next)
+    in_flight = await request.api("GET /in-flight")
+    return request.page("providers.html", providers=page.data, next=page.next, in_flight=in_flight)
 
 
 async def _provider(request: PageRequest) -> PageAnswer:
@@ -49,6 +50,7 @@ async def _shown(request: PageRequest, **context: object) -> PageAnswer:
         "provider.html",
         **{
             "provider": provider,
+            "in_flight": await request.api("GET /in-flight"),
             "keys": page.data,
             "next": page.next,
             "base": _address(request),
