@@ -159,6 +159,30 @@ def test_items_become_messages_in_their_order(
     assert list(read(input=items).messages) == messages
 
 
+@pytest.mark.parametrize("order", ["one call", "two calls"])
+def test_the_output_of_a_call_follows_it_wherever_the_client_puts_it(order: str) -> None:
+    call = {"type": "function_call", "call_id": "c1", "name": "f", "arguments": "{}"}
+    output = {"type": "function_call_output", "call_id": "c1", "output": "r1"}
+    note = {"role": "user", "content": "Hurry."}
+    other = {**call, "call_id": "c2"}, {**output, "call_id": "c2", "output": "r2"}
+    items = {
+        "one call": [call, note, output],
+        "two calls": [call, other[0], other[1], note, output],
+    }[order]
+    messages = read(input=[{"role": "user", "content": "Hi"}, *items]).messages
+    results = [ToolResult("c1", (Text("r1"),), "f")]
+    calls = [ToolCall("c1", "f", "{}")]
+    if order == "two calls":
+        results.append(ToolResult("c2", (Text("r2"),), "f"))
+        calls.append(ToolCall("c2", "f", "{}"))
+    assert messages == (
+        user("Hi"),
+        Message("assistant", tuple(calls)),
+        *(Message("user", (result,)) for result in results),
+        user("Hurry."),
+    )
+
+
 @pytest.mark.parametrize(
     ("members", "expected"),
     [

@@ -64,7 +64,7 @@ def decode_request(body: bytes) -> Request:
     request = _parsing.body(schemas.responses_request, body)
     _check_stateless(request)
     tools, hosted = decode_tools(_declarations(request))
-    messages = list(_Conversation(tools).read(request))
+    messages = _results_after_calls(list(_Conversation(tools).read(request)))
     if not messages:
         raise _parsing.missing_field_error("input")
     extra = {k: v for k, v in _parsing.members(body, _KNOWN).items() if v != _DEFAULTS.get(k, ...)}
@@ -271,6 +271,25 @@ class _Conversation:
             return
         if text or extra:
             self._turn.append(Reasoning(text, extra))
+
+
+def _results_after_calls(messages: list[Message]) -> list[Message]:
+    """The messages with each tool result directly after its call, as other APIs require it.
+
+    Here a message may stand between a call and its output, such as a note that the user wrote while
+    the tool ran.
+    """
+    parts = [part for message in messages for part in message.parts]
+    calls = {part.id for part in parts if isinstance(part, ToolCall)}
+    results = {part.id: part for part in parts if isinstance(part, ToolResult)}
+    out: list[Message] = []
+    for message in messages:
+        if any(isinstance(part, ToolResult) and part.id in calls for part in message.parts):
+            continue  # it follows its call
+        out.append(message)
+        made = [part.id for part in message.parts if isinstance(part, ToolCall)]
+        out += [Message("user", (results[call],)) for call in made if call in results]
+    return out
 
 
 def _unknown_item(data: bytes, where: str, error: ValueError) -> schemas.Item:
