@@ -30,7 +30,7 @@ from typing import Protocol
 
 import msgspec
 
-from asgi_aiproxy.dialects.base import Decoder, Encoder, NativeStream, OutboundDialect, Reframer
+from asgi_aiproxy.dialects.base import Decoder, Encoder, NativeStream, Reframer, ResponseReader
 from asgi_aiproxy.errors import APIError, ErrorKind
 from asgi_aiproxy.framing import Frame, Framer, SSEFramer
 from asgi_aiproxy.messages import (
@@ -384,9 +384,9 @@ class RawStreamTranslator(RawTranslator):
         return super().close()
 
 
-def collect_stream(dialect: OutboundDialect, framer: Framer, body: bytes) -> Response:
+def collect_stream(reader: ResponseReader, framer: Framer, body: bytes) -> Response:
     """Return the whole response from a complete body that is a stream."""
-    decoder = dialect.decoder()
+    decoder = reader.decoder()
 
     def events() -> Iterator[Event]:
         for piece in framer.feed(body):

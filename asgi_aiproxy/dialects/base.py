@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, Protocol
@@ -98,6 +99,13 @@ class ProviderRequest(msgspec.Struct, frozen=True, gc=False):
     content: Content | None = None
 
 
+class ToolNameRule(msgspec.Struct, frozen=True, gc=False):
+    """The tool names that an API accepts: what `pattern` matches, up to `length` characters."""
+
+    pattern: re.Pattern[str]
+    length: int
+
+
 class Decoder(Protocol):
     """Converts the pieces of one streamed response to events.
 
@@ -130,6 +138,16 @@ class Decoder(Protocol):
 
     def close(self) -> Sequence[Event]:
         """The remaining events at the end; raises APIError if the response is incomplete."""
+
+
+class ResponseReader(Protocol):
+    """Reads the responses of an API, whole or streamed."""
+
+    def decode_response(self, body: bytes) -> Response:
+        """Read a provider's whole response; raises APIError for an error or an invalid body."""
+
+    def decoder(self) -> Decoder:
+        """A new decoder for one streamed response."""
 
 
 class Reframer(Protocol):
@@ -277,6 +295,8 @@ class OutboundDialect(ABC):
     token_count_operation: ClassVar[str] = ""
     # The API keeps conversations, which later requests go on in: `Request.conversation`.
     keeps_conversations: ClassVar[bool] = False
+    # The tool names that it accepts; None if any is accepted, or the rule is not known.
+    tool_names: ClassVar[ToolNameRule | None] = None
     # Clients of the API compare the wording of all its errors, so they get those as they are.
     clients_match_errors: ClassVar[bool] = False
 

@@ -22,6 +22,7 @@ import msgspec
 from asgi_aiproxy import _json
 from asgi_aiproxy.dialects import ANTHROPIC_MESSAGES, GEMINI_CONTENT, OPENAI_RESPONSES
 from asgi_aiproxy.dialects.base import OutboundDialect, ProviderRequest
+from asgi_aiproxy.dialects.tool_names import valid_names
 from asgi_aiproxy.errors import APIError, ErrorKind
 from asgi_aiproxy.exchange.request import GatewayRequest
 from asgi_aiproxy.messages import Usage
@@ -145,6 +146,7 @@ def _token_count(request: GatewayRequest, target: Target) -> Conversion:
         def translate(bodies: Sequence[bytes]) -> tuple[bytes, str, Usage | None]:
             return face.encode_token_count(counter.decode_token_count(bodies[-1])), "", None
 
+        neutral, _ = valid_names(neutral, counter.tool_names)
         return Conversion(counter.encode_token_count_request(neutral), translate)
     draft = target.provider.dialect.encode_request(neutral)
     count = _estimate(target, draft)

@@ -10,7 +10,13 @@ import msgspec
 
 from asgi_aiproxy import _json
 from asgi_aiproxy.dialects._parsing import unparsable_response_error
-from asgi_aiproxy.dialects.base import STREAM_TYPES, OutboundDialect, ProviderRequest
+from asgi_aiproxy.dialects.base import (
+    STREAM_TYPES,
+    OutboundDialect,
+    ProviderRequest,
+    ResponseReader,
+)
+from asgi_aiproxy.dialects.tool_names import OriginalNames, valid_names
 from asgi_aiproxy.errors import APIError, invalid
 from asgi_aiproxy.exchange.continuation import MEMBER as CONVERSATION, ResponseWriter
 from asgi_aiproxy.exchange.guarded import GuardedBody, GuardedTranslator
@@ -46,6 +52,7 @@ class PreparedRequest(msgspec.Struct, frozen=True, gc=False):
     `native` means that the client's dialect is also the provider's, so that the request is not
     translated. `body` is the encoded body of `draft`. `conversion` is set for operations other than
     chat that are converted, `emulated` for a chat request with features that the target lacks.
+    `tool_names` has the client's names of tools by those that are sent, where they differ.
     """
 
     target: Target
@@ -54,6 +61,7 @@ class PreparedRequest(msgspec.Struct, frozen=True, gc=False):
     body: bytes | None = None
     conversion: Conversion | None = None
     emulated: EmulatedRequest | None = None
+    tool_names: Mapping[str, str] = {}
 
     def known_response(self) -> CommittedResponse | None:
         """The response, if it is known without sending the request."""
@@ -149,6 +157,7 @@ def prepare_request(
         # the response must be decoded
         native = native and isinstance(request.face, OutboundDialect)
     conversion: Conversion | None = None
+    tool_names: Mapping[str, str] = {}
     if native:
         draft, conversion = _native_request(request, target)
     else:
@@ -158,7 +167,9 @@ def prepare_request(
                 neutral = emulated.request if emulated is not None else None
                 neutral = neutral if neutral is not None else request.request
                 neutral = msgspec.structs.replace(neutral, model=target.model)
-                draft = target.provider.dialect.encode_request(neutral)
+                dialect = target.provider.dialect
+                neutral, tool_names = valid_names(neutral, dialect.tool_names)
+                draft = dialect.encode_request(neutral)
             else:
                 from asgi_aiproxy.exchange.conversions import convert  # (with other dialects)
 
@@ -179,7 +190,7 @@ def prepare_request(
     if lost:
         draft = msgspec.structs.replace(draft, ignored=(*draft.ignored, *lost))
     body = _json.dumps(draft.body) if draft.body else None
-    return PreparedRequest(target, native, draft, body, conversion, emulated)
+    return PreparedRequest(target, native, draft, body, conversion, emulated, tool_names)
 
 
 def with_headers(draft: ProviderRequest, headers: Mapping[str, str]) -> ProviderRequest:
@@ -276,17 +287,20 @@ def select_translator(
         made = _operation_translator(request, prepared.conversion, kind)
         return _guarded_body(made, filters, prepared.media_type(media_type, made))
     streams = kind in STREAM_TYPES or (request.stream and kind != "application/json")
+    names = prepared.tool_names
+    reader: ResponseReader = OriginalNames(dialect, names) if names else dialect
     if filters or prepared.emulated is not None:
         framer = dialect.framer(kind) if streams else None
         writer = write(dialect), request.stream
-        return _guarded_translator(prepared, filters, framer, dialect, ask, *writer)
+        return _guarded_translator(prepared, filters, framer, reader, ask, *writer)
     if native and streams == request.stream:
         return _native_translator(request, provider, dialect, kind)
     if request.stream and streams:
         encoder = write(dialect).encoder()
-        return StreamTranslator(dialect.framer(kind), dialect.decoder(), encoder)
+        return StreamTranslator(dialect.framer(kind), reader.decoder(), encoder)
     written = write(dialect), request.stream
-    return BufferedTranslator(partial(_translate_whole, *written, dialect, kind, streams))
+    framer = dialect.framer(kind) if streams else None
+    return BufferedTranslator(partial(_translate_whole, *written, reader, framer))
 
 
 def _operation_translator(
@@ -325,7 +339,7 @@ def _guarded_translator(
     prepared: PreparedRequest,
     filters: Sequence[EventFilter],
     framer: Framer | None,
-    dialect: OutboundDialect,
+    reader: ResponseReader,
     ask: Ask,
     writer: ResponseWriter,
     stream: bool,
@@ -346,8 +360,8 @@ def _guarded_translator(
         filters,
         emulation=emulated.make_filter(ask_and_count) if emulated is not None else None,
         emulated=emulated.features if emulated is not None else (),
-        stream=(framer, dialect.decoder()) if framer is not None else None,
-        decode=dialect.decode_response,
+        stream=(framer, reader.decoder()) if framer is not None else None,
+        decode=reader.decode_response,
         encoder=writer.encoder() if stream else None,
         encode=writer.whole,
     )
@@ -372,16 +386,18 @@ def _native_translator(
 def _translate_whole(
     writer: ResponseWriter,
     stream: bool,
-    dialect: OutboundDialect,
-    kind: str,
-    streams: bool,
+    reader: ResponseReader,
+    framer: Framer | None,
     body: bytes,
 ) -> tuple[bytes, str, Usage | None]:
-    """Translate a complete response into another dialect, or between stream and single body."""
-    if streams:
-        response = collect_stream(dialect, dialect.framer(kind), body)
+    """Translate a complete response into another dialect, or between stream and single body.
+
+    `framer` is that of a body that is a stream.
+    """
+    if framer is not None:
+        response = collect_stream(reader, framer, body)
     else:
-        response = dialect.decode_response(body)
+        response = reader.decode_response(body)
     if stream:
         encoder = writer.encoder()
         out = b"".join([encoder.feed(event) for event in unfold(response)])

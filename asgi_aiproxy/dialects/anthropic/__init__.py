@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from random import getrandbits
 from typing import Any, ClassVar
@@ -21,7 +22,14 @@ from asgi_aiproxy.dialects.anthropic import (
     token_count,
 )
 from asgi_aiproxy.dialects.anthropic.native_stream import AnthropicNativeStream
-from asgi_aiproxy.dialects.base import Dialect, NewId, Operation, ProviderRequest, RequestSummary
+from asgi_aiproxy.dialects.base import (
+    Dialect,
+    NewId,
+    Operation,
+    ProviderRequest,
+    RequestSummary,
+    ToolNameRule,
+)
 from asgi_aiproxy.errors import APIError
 from asgi_aiproxy.framing import encode_frame
 from asgi_aiproxy.messages import Request, Response
@@ -43,6 +51,7 @@ class Anthropic(Dialect):
     """Anthropic's dialect. `new_id` is replaced by tests that compare bytes."""
 
     name: ClassVar[str] = requests.NAME
+    tool_names = ToolNameRule(re.compile("[a-zA-Z0-9_-]{1,128}"), 128)
     token_count_operation: ClassVar[str] = token_count.OPERATION
     clients_match_errors: ClassVar[bool] = True
     keepalive: ClassVar[bytes | None] = b'event: ping\ndata: {"type": "ping"}\n\n'

@@ -15,11 +15,12 @@ models, which Anthropic's own API accepts too, so they are kept as Anthropic's.
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar
 
 from asgi_aiproxy.dialects import _parsing
 from asgi_aiproxy.dialects._event_stream import EventStreamFramer
-from asgi_aiproxy.dialects.base import OutboundDialect, ProviderRequest
+from asgi_aiproxy.dialects.base import OutboundDialect, ProviderRequest, ToolNameRule
 from asgi_aiproxy.dialects.bedrock import errors, request_encoder, streams
 from asgi_aiproxy.dialects.bedrock.content import NAME
 from asgi_aiproxy.errors import APIError
@@ -31,6 +32,7 @@ class Bedrock(OutboundDialect):
     """The dialect of Bedrock's Converse API."""
 
     name: ClassVar[str] = NAME
+    tool_names = ToolNameRule(re.compile("[a-zA-Z0-9_-]{1,64}"), 64)
 
     def encode_request(self, request: Request) -> ProviderRequest:
         """Write the body of POST /model/{model}/converse or /converse-stream."""

@@ -11,7 +11,14 @@ from urllib.parse import unquote
 import msgspec
 
 from asgi_aiproxy.dialects import _parsing
-from asgi_aiproxy.dialects.base import Dialect, NewId, Operation, ProviderRequest, RequestSummary
+from asgi_aiproxy.dialects.base import (
+    Dialect,
+    NewId,
+    Operation,
+    ProviderRequest,
+    RequestSummary,
+    ToolNameRule,
+)
 from asgi_aiproxy.dialects.gemini import (
     carriers,
     errors,
@@ -54,6 +61,7 @@ class Gemini(Dialect):
     """Google's dialect. `new_id` is replaced by tests that compare bytes."""
 
     name: ClassVar[str] = requests.NAME
+    tool_names = ToolNameRule(re.compile("[a-zA-Z_][a-zA-Z0-9_.:-]{0,63}"), 64)
     token_count_operation: ClassVar[str] = token_count.OPERATION
     keepalive: ClassVar[bytes | None] = None  # its SDKs parse every line
     client_headers: ClassVar[frozenset[bytes]] = frozenset(

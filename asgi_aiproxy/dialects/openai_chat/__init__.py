@@ -6,6 +6,7 @@ https://platform.openai.com/docs/api-reference
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
 from random import getrandbits
@@ -24,6 +25,7 @@ from asgi_aiproxy.dialects.base import (
     Operation,
     ProviderRequest,
     RequestSummary,
+    ToolNameRule,
 )
 from asgi_aiproxy.dialects.openai_chat import (
     errors,
@@ -103,6 +105,7 @@ class OpenAIChat(Dialect):
     """OpenAI's chat dialect. `now` and `new_id` are replaced by tests that compare bytes."""
 
     name: ClassVar[str] = requests.NAME
+    tool_names = ToolNameRule(re.compile("[a-zA-Z0-9_-]{1,64}"), 64)
     keepalive: ClassVar[bytes | None] = b": keep-alive\n\n"
     request_headers: ClassVar[frozenset[str]] = frozenset(
         {"openai-beta", "x-client-request-id", "idempotency-key"}

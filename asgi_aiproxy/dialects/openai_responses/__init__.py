@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
 from random import getrandbits
@@ -18,6 +19,7 @@ from asgi_aiproxy.dialects.base import (
     Operation,
     ProviderRequest,
     RequestSummary,
+    ToolNameRule,
 )
 from asgi_aiproxy.dialects.openai_chat.errors import decode_error, encode_error
 from asgi_aiproxy.dialects.openai_responses import (
@@ -49,6 +51,7 @@ class OpenAIResponses(Dialect):
     """
 
     name: ClassVar[str] = NAME
+    tool_names = ToolNameRule(re.compile("[a-zA-Z0-9_-]{1,64}"), 64)
     keeps_conversations: ClassVar[bool] = True
     token_count_operation: ClassVar[str] = token_count.OPERATION
     keepalive: ClassVar[bytes | None] = b": keep-alive\n\n"
