@@ -38,7 +38,7 @@ from asgi_aiproxy.exchange.client_apis import (
     header_names,
     imported_faces,
 )
-from asgi_aiproxy.exchange.continuation import MEMBER, as_continuations
+from asgi_aiproxy.exchange.continuation import CALL_MARK, MEMBER, as_continuations
 from asgi_aiproxy.exchange.engine import Exchange
 from asgi_aiproxy.exchange.error_responses import send_error
 from asgi_aiproxy.exchange.explain import ExplainsCalls
@@ -383,7 +383,9 @@ class Shim(TypedCalls, ExplainsCalls):
             request_id=request_id(scope, headers),
             labels=self._attribution.labels(headers, head.fields, principal),
         )
-        return call if MEMBER not in head.fields else await self._relay.continuations.open(call)
+        if MEMBER in head.fields or CALL_MARK in body:
+            return await self._relay.continuations.open(call)
+        return call
 
     async def _read_upload(
         self,

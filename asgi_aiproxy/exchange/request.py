@@ -10,7 +10,7 @@ import msgspec
 from asgi_aiproxy.dialects.base import InboundDialect, Operation
 from asgi_aiproxy.exchange.admission import AdmissionControl
 from asgi_aiproxy.exchange.attribution import NO_LABELS, Labels
-from asgi_aiproxy.messages import EventFilter, Request, Response
+from asgi_aiproxy.messages import EventFilter, Message, Request, Response, ToolResult
 from asgi_aiproxy.operations.forms import Form
 from asgi_aiproxy.principal import ANONYMOUS, Principal
 from asgi_aiproxy.providers.emulator import Emulator
@@ -53,6 +53,7 @@ class GatewayRequest(msgspec.Struct, frozen=True, dict=True):
     - `ended`: called with the usage record.
     - `conversation`: the provider's id of the conversation to go on in; empty to begin one, None if
       the client wants none.
+    - `results`: what results of tool calls are sent as, by the ids that the client has of them.
     """
 
     face: InboundDialect
@@ -85,6 +86,7 @@ class GatewayRequest(msgspec.Struct, frozen=True, dict=True):
     ended: Callable[[UsageRecord], None] | None = None
     labels: Labels = NO_LABELS
     conversation: str | None = None
+    results: Mapping[str, ToolResult] = {}
 
     def __repr__(self) -> str:
         return f"GatewayRequest({self.operation.name}, model={self.model!r}, stream={self.stream})"
@@ -105,6 +107,18 @@ class GatewayRequest(msgspec.Struct, frozen=True, dict=True):
         if self.changed is not None:
             return self.changed
         request = self.face.decode_request(self.operation, self.body)
+        if self.results:
+            messages = tuple(self._with_results(message) for message in request.messages)
+            request = msgspec.structs.replace(request, messages=messages)
         if self.conversation is None:
             return request
         return msgspec.structs.replace(request, conversation=self.conversation)
+
+    def _with_results(self, message: Message) -> Message:
+        parts = tuple(
+            msgspec.structs.replace(part, id=known.id, extra={**part.extra, **known.extra})
+            if isinstance(part, ToolResult) and (known := self.results.get(part.id)) is not None
+            else part
+            for part in message.parts
+        )
+        return msgspec.structs.replace(message, parts=parts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import anthropic
@@ -39,6 +40,14 @@ COZE_STREAM = (
     b'"type":"answer","role":"assistant","content":"Hello","content_type":"text"}\n\n'
     b'event:conversation.chat.completed\ndata:{"id":"72","conversation_id":"71","status":'
     b'"completed","usage":{"input_count":1,"output_count":2,"token_count":3}}\n\n'
+    b'event:done\ndata:"[DONE]"\n\n'
+)
+COZE_CALLS = (
+    b'event:conversation.chat.requires_action\ndata:{"id":"72","conversation_id":"71","status":'
+    b'"requires_action","required_action":{"type":"submit_tool_outputs","submit_tool_outputs":'
+    b'{"tool_calls":[{"id":"call_1","type":"function","function":{"name":"f","arguments":"{}"}},'
+    b'{"id":"call_2","type":"function","function":{"name":"f","arguments":"{}"}}]}},'
+    b'"usage":{"input_count":1,"output_count":2,"token_count":3}}\n\n'
     b'event:done\ndata:"[DONE]"\n\n'
 )
 CHAT, MESSAGES, RESPONSES = "/v1/chat/completions", "/v1/messages", "/v1/responses"
@@ -232,7 +241,7 @@ async def test_the_switch_turns_it_off() -> None:
     for stream in (False, True):
         answer = await gateway.call("chat", stream=stream)
         assert b'"conversation"' not in answer.body
-        assert b"71" not in answer.body
+        assert b'"71"' not in answer.body
     refused = await gateway.call("chat", conversation=token)
     assert refused.status == 400
     assert "send the whole conversation" in refused.json["error"]["message"]
@@ -379,3 +388,124 @@ async def test_a_stream_of_another_vendor_is_unchanged() -> None:
     app = OpenAIShim(OPENAI.using("sk"), transport=upstream.transport)
     answer = await asgi.chat(app, model="gpt", stream=True)
     assert b"conversation" not in answer.body
+
+
+# ── calls of a client's tools ────────────────────────────────────────────────
+
+
+def calls_in(api: str, answer: asgi.Answer) -> list[Any]:
+    """The tool calls of a whole answer, as the client sends them back."""
+    match api:
+        case "chat":
+            return list(answer.json["choices"][0]["message"]["tool_calls"])
+        case "messages":
+            return list(answer.json["content"])
+        case "gemini":
+            return list(answer.json["candidates"][0]["content"]["parts"])
+    return [item for item in answer.json["output"] if item["type"] == "function_call"]
+
+
+def with_results(api: str, calls: list[Any], ids: list[str]) -> dict[str, Any]:
+    """A request that ends with the results of calls, which have the numbers of the calls."""
+    if api == "chat":
+        results: list[Any] = [
+            {"role": "tool", "tool_call_id": id, "content": str(number)}
+            for number, id in enumerate(ids)
+        ]
+        return {"messages": [{"role": "assistant", "tool_calls": calls}, *results]}
+    if api == "messages":
+        results = [
+            {"type": "tool_result", "tool_use_id": id, "content": str(number)}
+            for number, id in enumerate(ids)
+        ]
+        turns = [{"role": "assistant", "content": calls}, {"role": "user", "content": results}]
+        return {"messages": [{"role": "user", "content": "Hi"}, *turns]}
+    if api == "gemini":
+        results = [
+            {"functionResponse": {"id": id, "name": "f", "response": {"result": str(number)}}}
+            for number, id in enumerate(ids)
+        ]
+        return {"contents": [{"role": "model", "parts": calls}, {"role": "user", "parts": results}]}
+    results = [
+        {"type": "function_call_output", "call_id": id, "output": str(number)}
+        for number, id in enumerate(ids)
+    ]
+    return {"input": [*calls, *results]}
+
+
+def ids_of(api: str, calls: list[Any]) -> list[str]:
+    if api == "gemini":
+        return [part["functionCall"]["id"] for part in calls]
+    return [call["call_id" if api == "responses" else "id"] for call in calls]
+
+
+TOOL_APIS = pytest.mark.parametrize("api", ["chat", "messages", "gemini", "responses"])
+
+
+@TOOL_APIS
+async def test_results_find_the_chat_that_waits_for_them_and_its_key(api: str) -> None:
+    gateway = Gateway(Upstream(streams(COZE_CALLS), coze_step()))
+    calls = calls_in(api, await gateway.call(api))
+    ids = ids_of(api, calls)
+    assert len({*ids}) == 2
+    for id in ids:
+        assert re.fullmatch("aiproxy-call-[A-Za-z0-9_-]+", id)  # what Anthropic's API accepts
+    answer = await gateway.call(api, **with_results(api, calls, ids))
+    assert answer.status == 200
+    first, second = gateway.upstream.requests
+    assert second.url.path == "/v3/chat/submit_tool_outputs"
+    assert dict(second.url.params) == {"conversation_id": "71", "chat_id": "72"}
+    outputs = gateway.upstream.bodies[1]["tool_outputs"]
+    assert [(each["tool_call_id"], each["output"].strip('{}":result ')) for each in outputs] == [
+        ("call_1", "0"),
+        ("call_2", "1"),
+    ]
+    assert second.headers["authorization"] == first.headers["authorization"]
+
+
+@TOOL_APIS
+@pytest.mark.parametrize("change", ["another caller", "changed", "another gateway", "too long"])
+async def test_a_result_of_a_call_that_was_not_made_for_the_caller_is_refused(
+    api: str, change: str
+) -> None:
+    gateway = Gateway(Upstream(streams(COZE_CALLS), coze_step()))
+    calls = calls_in(api, await gateway.call(api))
+    ids = ids_of(api, calls)
+    if change in ("changed", "too long"):
+        other = ids[1] + "A" * 5000 if change == "too long" else ids[1][:-9] + ids[0][-9:]
+        calls, ids = json.loads(json.dumps([calls, ids]).replace(ids[1], other))
+    requested = Gateway() if change == "another gateway" else gateway
+    token = "c" if change == "another caller" else "a"
+    answer = await requested.call(api, token=token, **with_results(api, calls, ids))
+    assert answer.status == 404
+    assert "No tool call waits for this result" in answer.json["error"]["message"]
+    assert len(requested.upstream.requests) == (0 if change == "another gateway" else 1)
+
+
+async def test_a_result_with_the_vendors_own_ids_reaches_no_chat() -> None:
+    gateway = Gateway()
+    call = {"id": "coze-71-72-call_1", "type": "function", "function": {"name": "f"}}
+    call["function"] |= {"arguments": "{}"}  # type: ignore[operator]
+    body = with_results("chat", [call], [str(call["id"])])
+    assert (await gateway.call("chat", **body)).status == 200
+    (request,) = gateway.upstream.requests
+    assert request.url.path == "/v3/chat"  # a new one
+    assert "conversation_id" not in request.url.params
+
+
+async def test_results_of_calls_are_refused_where_no_conversations_are_continued() -> None:
+    gateway = Gateway(Upstream(streams(COZE_CALLS), coze_step()))
+    calls = calls_in("chat", await gateway.call("chat"))
+    without = Gateway(conversations=False)
+    answer = await without.call("chat", **with_results("chat", calls, ids_of("chat", calls)))
+    assert answer.status == 404
+
+
+async def test_earlier_calls_of_a_conversation_are_only_its_history() -> None:
+    gateway = Gateway(Upstream(streams(COZE_CALLS), coze_step()))
+    calls = calls_in("chat", await gateway.call("chat"))
+    body = with_results("chat", calls, ids_of("chat", calls))
+    body["messages"] += [{"role": "assistant", "content": "So."}, {"role": "user", "content": "?"}]
+    answer = await gateway.call("chat", token="c", **body)
+    assert answer.status == 200
+    assert gateway.upstream.requests[1].url.path == "/v3/chat"

@@ -14,8 +14,8 @@ always requests a stream, and collects it for clients that do not.
 
 Coze keeps conversations: the id of one is `MessageEnd.conversation`. A request that goes on in one
 is sent without what was said in it. Calls of a client's tools end a chat that waits for their
-outputs: the ids of conversation and chat are part of the call's id, so that results find their chat
-through any client API.
+outputs: the ids of conversation and chat are in `ToolCall.extra`, and the results that a request
+ends with have them in `ToolResult.extra`. (`exchange/continuation.py` makes ids for clients of it.)
 """
 
 from __future__ import annotations

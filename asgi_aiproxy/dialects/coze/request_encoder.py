@@ -5,8 +5,7 @@ https://www.coze.com/open/docs/developer_guides/chat_v3
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlencode
 
@@ -27,6 +26,7 @@ from asgi_aiproxy.messages import (
     Text,
     ToolCall,
     ToolResult,
+    after_last_answer,
     unsaid,
 )
 
@@ -37,13 +37,6 @@ KNOWN = frozenset(
     {"auto_save_history", "custom_variables", "enable_card", "meta_data", "parameters"}
 )
 _USER = "user"  # an id is required
-_CALL_ID = re.compile(r"coze-(?P<conversation>\d+)-(?P<chat>\d+)-(?P<call>.+)")
-
-
-def call_id(conversation: Mapping[str, Any], own: str) -> str:
-    """The id of a call for the client, with those of its conversation and chat."""
-    ids = conversation.get("conversation_id"), conversation.get("chat_id")
-    return f"coze-{ids[0]}-{ids[1]}-{own}" if all(ids) else own
 
 
 def encode_request(request: Request) -> ProviderRequest:
@@ -63,9 +56,8 @@ class _Writer:
         self._ignored = [name for name in self._ignored if name != "tool_choice"]
         if request.tool_choice is not None and request.tool_choice.mode != "auto":
             self._ignored.append("tool_choice")
-        waiting = self._waiting_chat()
-        if waiting is not None:
-            return self._outputs(*waiting)
+        if results := self._waiting_results():
+            return self._outputs(results)
         messages = unsaid(request.messages) if request.conversation else request.messages
         body: dict[str, Any] = {
             "bot_id": request.model,
@@ -89,20 +81,17 @@ class _Writer:
 
     # the results of tool calls that a chat waits for
 
-    def _waiting_chat(self) -> tuple[re.Match[str], list[ToolResult]] | None:
-        """The chat that waits for the results at the end of the conversation, and these."""
-        last = self._request.messages[-1:] or ()
-        results = [part for m in last for part in m.parts if isinstance(part, ToolResult)]
-        found = _CALL_ID.fullmatch(results[0].id) if results else None
-        return (found, results) if found is not None else None
+    def _waiting_results(self) -> list[ToolResult]:
+        """The results at the end of the conversation, if a chat waits for them."""
+        last = after_last_answer(self._request.messages)
+        results = [part for each in last for part in each.parts if isinstance(part, ToolResult)]
+        return results if results and NAME in results[0].extra else []
 
-    def _outputs(self, chat: re.Match[str], results: list[ToolResult]) -> ProviderRequest:
-        ids = {"conversation_id": chat["conversation"], "chat_id": chat["chat"]}
-        outputs = []
-        for result in results:
-            found = _CALL_ID.fullmatch(result.id)
-            own = found["call"] if found is not None else result.id
-            outputs.append({"tool_call_id": own, "output": _text(result)})
+    def _outputs(self, results: list[ToolResult]) -> ProviderRequest:
+        ids = results[0].extra[NAME]
+        if any(each.extra.get(NAME) != ids for each in results):
+            raise invalid("The results of tools belong to different chats of Coze.", "messages")
+        outputs = [{"tool_call_id": each.id, "output": _text(each)} for each in results]
         body = {"tool_outputs": outputs, "stream": True}
         path = "/v3/chat/submit_tool_outputs"
         return ProviderRequest(path, body, query=urlencode(ids), ignored=self._reported())

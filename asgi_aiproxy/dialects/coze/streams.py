@@ -18,7 +18,7 @@ from asgi_aiproxy import _json
 from asgi_aiproxy.dialects import _parsing
 from asgi_aiproxy.dialects._blocks import Blocks
 from asgi_aiproxy.dialects.coze import errors
-from asgi_aiproxy.dialects.coze.request_encoder import NAME, call_id
+from asgi_aiproxy.dialects.coze.request_encoder import NAME
 from asgi_aiproxy.messages import (
     Event,
     MessageEnd,
@@ -163,8 +163,8 @@ class Decoder:
             function = call.get("function")
             if not isinstance(function, dict):
                 continue  # a question of the bot, which the text repeats
-            own = call_id(self._conversation, _parsing.get_text(call, "id"))
-            opening = ToolCall(own, _parsing.get_text(function, "name"))
+            id, called = _parsing.get_text(call, "id"), _parsing.get_text(function, "name")
+            opening = ToolCall(id, called, extra={NAME: self._conversation})
             yield from self._blocks.call(number, opening)
             if arguments := _parsing.get_text(function, "arguments"):
                 yield from self._blocks.arguments(number, arguments)

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from asgi_aiproxy import AnthropicShim, OpenAIShim
+from asgi_aiproxy import OpenAIShim
 from asgi_aiproxy.dialects import COZE_CHAT, ProviderRequest
 from asgi_aiproxy.errors import APIError, ErrorKind
 from asgi_aiproxy.messages import Request
@@ -145,34 +145,6 @@ async def test_the_answer_has_follow_ups(stream: bool) -> None:
     assert last["coze"] == {"follow_ups": ["And Milan?", "Why?"]}
     assert upstream.bodies[0]["stream"] is True
     assert upstream.requests[0].headers["authorization"] == "Bearer pat_x"
-
-
-async def test_results_find_the_chat_that_waits_for_them_through_any_client_api() -> None:
-    upstream = Upstream(stream_of("parallel-tools"), stream_of("text"))
-    app = AnthropicShim(COZE.using("pat_x"), transport=upstream.transport)
-    question = {"role": "user", "content": "Hi"}
-    body = {"model": "73", "max_tokens": 100, "messages": [question]}
-    answer = (await asgi.request(app, "POST", "/v1/messages", body)).json
-    assert answer["stop_reason"] == "tool_use"
-    results = [
-        {"type": "tool_result", "tool_use_id": call["id"], "content": call["id"][-1]}
-        for call in answer["content"]
-    ]
-    body["messages"] = [
-        question,
-        {"role": "assistant", "content": answer["content"]},
-        {"role": "user", "content": results},
-    ]
-    await asgi.request(app, "POST", "/v1/messages", body)
-    assert upstream.requests[1].url.path == "/v3/chat/submit_tool_outputs"
-    assert upstream.requests[1].url.query == b"conversation_id=71&chat_id=72"
-    assert upstream.bodies[1] == {
-        "tool_outputs": [
-            {"tool_call_id": "call_1", "output": "1"},
-            {"tool_call_id": "call_2", "output": "2"},
-        ],
-        "stream": True,
-    }
 
 
 @pytest.mark.parametrize(
