@@ -175,7 +175,9 @@ MAY: dict[str, set[str]] = {
         "_asgi _cancellation _request_id _slices accounts admin connect credentials errors "
         "inprocess ip_ranges middleware principal services stores"
     ),
-    "importer": names("accounts compat config connect errors ip_ranges keys principal stores"),
+    "importer": names(
+        "accounts compat config connect errors hooks ip_ranges keys principal stores"
+    ),
     "hosting": {"_asgi", "errors"},
     "model_requests": names("_asgi _request_id dialects exchange model_list principal providers"),
     "batch_budgets": {"_asgi", "_json", "dialects", "errors", "messages", "prices"},

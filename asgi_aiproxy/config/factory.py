@@ -41,7 +41,6 @@ from asgi_aiproxy.config.providers import (
     make_sealer,
     secret_value,
 )
-from asgi_aiproxy.emulation import Emulation
 from asgi_aiproxy.errors import APIError, ConfigurationError, ErrorKind
 from asgi_aiproxy.exchange.explain import explain_call
 from asgi_aiproxy.keys import Key
@@ -285,7 +284,7 @@ def _route(
     for wanted in given:
         name, _, model = wanted.target.partition("/")
         try:
-            emulate = Emulation(wanted.emulate) if wanted.emulate else None
+            emulate = wanted.emulate.make() if wanted.emulate is not None else None
         except ConfigurationError as error:
             raise ConfigurationError(f"{toml_path(('routes', route))}.emulate: {error}") from None
         routes.append(Target(providers[name], model, wanted.weight, wanted.priority, emulate))

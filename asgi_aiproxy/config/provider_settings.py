@@ -10,6 +10,7 @@ from pydantic_settings import NoDecode
 
 from asgi_aiproxy.config.jwt_settings import BudgetText
 from asgi_aiproxy.config.values import Network, Proxy, Secret, Text
+from asgi_aiproxy.emulation import Emulation
 from asgi_aiproxy.keys import Strategy
 from asgi_aiproxy.principal import PeriodName
 
@@ -76,8 +77,24 @@ class KeySettings(_Table):
     attributes: dict[str, str] = {}
 
 
-# Features that the gateway emulates for models without them (`asgi_aiproxy.emulation`).
-Features = list[Literal["tools", "json_schema", "leaked_calls"]]
+def _emulation_table(value: Any) -> Any:
+    """Accept a list in place of a table: the features alone; an empty one is none."""
+    return ({"features": value} if value else None) if isinstance(value, list) else value
+
+
+class EmulationSettings(_Table):
+    """What the gateway emulates for models without it (`asgi_aiproxy.emulation.Emulation`)."""
+
+    features: list[Literal["tools", "json_schema", "leaked_calls"]] = Field(min_length=1)
+    default_tool: str = ""
+    tasks: bool = False
+
+    def make(self) -> Emulation:
+        """Return the emulation. Raises ConfigurationError."""
+        return Emulation(self.features, default_tool=self.default_tool, tasks=self.tasks)
+
+
+Emulate = Annotated[EmulationSettings | None, BeforeValidator(_emulation_table)]
 
 
 class ProviderSettings(_Table):
@@ -110,7 +127,7 @@ class ProviderSettings(_Table):
     endpoint: Text | None = None
     inputs: list[Any] | None = None
     strict_format: bool | None = None
-    emulate: Features = []
+    emulate: Emulate = None
     health_check_interval: float | None = Field(default=None, gt=0)
 
 
@@ -136,4 +153,4 @@ class TargetSettings(_Table):
     target: str
     weight: int = Field(default=1, ge=1)
     priority: int = 0
-    emulate: Features = []
+    emulate: Emulate = None

@@ -12,7 +12,6 @@ from urllib.parse import urlsplit
 
 from asgi_aiproxy.config.error_messages import did_you_mean, toml_path
 from asgi_aiproxy.config.image_servers import comfyui_from_file, gradio_from_settings
-from asgi_aiproxy.emulation import Emulation
 from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.keys import Key, KeyPool, KeySource, run_command, watch_file
 from asgi_aiproxy.keys.encryption import NoEncryption, Sealer
@@ -112,8 +111,8 @@ def _provider(
             changes["proxy"] = secret_value(given.proxy)
         if given.strict_format is not None:
             changes["strict_format"] = given.strict_format
-        if given.emulate:
-            changes["emulate"] = Emulation(given.emulate)
+        if given.emulate is not None:
+            changes["emulate"] = given.emulate.make()
         keys = [_key(key) for key in given.keys]
         pool = KeyPool(
             keys,

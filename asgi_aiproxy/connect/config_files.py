@@ -134,6 +134,12 @@ def _key(name: str) -> str:
 
 
 def _value(value: Any) -> str:
+    """A value in one line; tables in it are inline tables."""
+    if isinstance(value, Mapping):
+        inner = ", ".join(f"{_key(name)} = {_value(item)}" for name, item in value.items())
+        return f"{{ {inner} }}" if inner else "{}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_value, value))}]"
     return json.dumps(value, ensure_ascii=False)  # of strings, numbers and booleans TOML's form
 
 

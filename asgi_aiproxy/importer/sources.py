@@ -8,6 +8,7 @@ from typing import Any
 
 from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.importer import yaml_files
+from asgi_aiproxy.importer.adapter_yaml import plan_adapter
 from asgi_aiproxy.importer.lists import LISTS, plan_access_tokens
 from asgi_aiproxy.importer.oneapi_tables import plan_csv_table, plan_json_tables, plan_sqlite
 from asgi_aiproxy.importer.plan import Plan
@@ -16,7 +17,7 @@ FORMATS = ("aiproxy", "adapter", "litellm", "oneapi", "access_tokens", "api_keys
 _SQLITE = b"SQLite format 3\x00"
 _YAML = {
     "aiproxy": yaml_files.plan_aiproxy,
-    "adapter": yaml_files.plan_adapter,
+    "adapter": plan_adapter,
     "litellm": yaml_files.plan_litellm,
 }
 

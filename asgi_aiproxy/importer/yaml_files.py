@@ -1,20 +1,19 @@
-"""Read YAML files: of aiproxy, chatgpt-adapter and LiteLLM."""
+"""Read YAML files, and take those of aiproxy and LiteLLM."""
 
 from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.importer.plan import Plan
+from asgi_aiproxy.importer.values import NO_PASSWORDS, RETIRED, table_of, value_at
 
 _ENV = re.compile(r"os\.environ/(\w+)|\$\{?(\w+)\}?")
 _WEB = "a session of a web site is only used when its owner sends it; see compat.{}"
 _CAPTCHA = "this gateway solves no captchas"
-_PASSWORD = "this gateway signs in to no other site"  # noqa: S105
-_DEAD = "the service no longer exists"
 _SERVER = "belongs to the server: serve --port, --ssl-certfile, --ssl-keyfile"
 
 
@@ -49,7 +48,7 @@ def kind_of_yaml(found: Mapping[str, Any]) -> str:
     ):
         return "aiproxy"
     if names & {"custom-llm", "server-conn", "white-addr", "toolCall", "browser-less", "lmsys",
-                "interpreter", "matcher", "serverless"}:  # fmt: skip
+                "interpreter", "matcher", "serverless", "specialized"}:  # fmt: skip
         return "adapter"
     return ""
 
@@ -67,17 +66,17 @@ def plan_aiproxy(found: Mapping[str, Any], plan: Plan) -> None:
     _provider_keys(plan, found, "openai", "openai", "api_keys")
     _provider_keys(plan, found, "google_gemini", "gemini", "api_keys")
     _provider_keys(plan, found, "claude", "anthropic", "api_keys")
-    gemini = _table(found, "google_gemini")
+    gemini = table_of(found, "google_gemini")
     if isinstance(model := gemini.get("model"), str) and model:
         plan.set("compat", "gemini_model", model)
         plan.take("google_gemini.model", "the setting compat.gemini_model")
-    if version := _table(found, "claude").get("api_version"):
+    if version := table_of(found, "claude").get("api_version"):
         plan.set("providers", "anthropic", "headers", {"anthropic-version": str(version)})
         plan.take("claude.api_version", "the header anthropic-version of the provider anthropic")
-    _coze_bots(plan, _table(_table(found, "coze"), "api_chat"))
+    _coze_bots(plan, table_of(table_of(found, "coze"), "api_chat"))
     for section, provider in (("openai", "openai"), ("google_gemini", "gemini"),
                               ("claude", "anthropic"), ("coze", "coze")):  # fmt: skip
-        url = _table(found, section).get("proxy_url")
+        url = table_of(found, section).get("proxy_url")
         if isinstance(url, str) and url:
             plan.set("providers", provider, "proxy", url)
             plan.take(f"{section}.proxy_url", f"the proxy of the provider {provider}")
@@ -86,24 +85,24 @@ def plan_aiproxy(found: Mapping[str, Any], plan: Plan) -> None:
         "https_info": _SERVER,
         "hars_path": _CAPTCHA,
         "arkose": _CAPTCHA,
-        "bing": _DEAD,
+        "bing": RETIRED,
         "openai.web_sessions": _WEB.format("chatgpt_web"),
         "openai.chat_web_url": "off by default: set compat.chatgpt_web yourself",
-        "openai.auth_proxy_url": _PASSWORD,
-        "openai.cookie_path": _PASSWORD,
+        "openai.auth_proxy_url": NO_PASSWORDS,
+        "openai.cookie_path": NO_PASSWORDS,
         "openai.image_path": "pictures are not kept in files",
         "claude.web_sessions": _WEB.format("claude_web"),
         "coze.discord": "this gateway uses no Discord account",
     }
     for place, reason in reasons.items():
-        if _at(found, place) not in (None, "", [], {}):
+        if value_at(found, place) not in (None, "", [], {}):
             plan.leave(place, reason)
 
 
 def _provider_keys(
     plan: Plan, found: Mapping[str, Any], section: str, provider: str, name: str
 ) -> None:
-    given = _table(found, section).get(name)
+    given = table_of(found, section).get(name)
     for index, item in enumerate(given if isinstance(given, list) else []):
         place = f"{section}.{name}[{index}]"
         if not isinstance(item, dict):
@@ -128,72 +127,6 @@ def _coze_bots(plan: Plan, chat: Mapping[str, Any]) -> None:
         id = f"{bot['bot_id']}-{user}"
         plan.add_key("coze", bot.get("access_token") or common, place, id=id,
                      attributes=attributes)  # fmt: skip
-
-
-# ── chatgpt-adapter ──────────────────────────────────────────────────────────
-
-
-def plan_adapter(found: Mapping[str, Any], plan: Plan) -> None:
-    """Take the `config.yaml` of chatgpt-adapter."""
-    plan.set("compat", "chatgpt_adapter", "/")
-    plan.take("config.yaml", "the paths of chatgpt-adapter, at compat.chatgpt_adapter")
-    custom = found.get("custom-llm")
-    for index, item in enumerate(custom if isinstance(custom, list) else []):
-        _custom_server(plan, item, f"custom-llm[{index}]", str(found.get("proxied") or ""))
-    interpreter = _table(found, "interpreter").get("base-url") or _table(found, "interpreter").get(
-        "baseUrl"
-    )
-    if isinstance(interpreter, str) and interpreter.startswith("http"):
-        base = interpreter.rstrip("/")
-        base = base if base.endswith("/openai") else f"{base}/openai"
-        plan.set("providers", "interpreter", {"kind": "openai-compatible", "base_url": base})
-        plan.take("interpreter.base-url", "the provider interpreter (its OpenAI-compatible API)")
-    reasons = {
-        "bing": _DEAD,
-        "lmsys": _DEAD,
-        "you": "this gateway uses no session of another web site",
-        "claude": "cookies of claude.ai are not pooled; use keys of Anthropic's API",
-        "coze": "sessions of coze.com are not used; use a token of Coze's API",
-        "browser-less": "this gateway imitates no browser",
-        "serverless": _PASSWORD,
-        "clash": "outbound proxies are not switched",
-        "magnify": "enlarging pictures is not part of this gateway",
-        "hf": "the demo spaces belong to third parties",
-        "white-addr": "set networks of [[tokens]]",
-        "x-addr": "set serve --forwarded-allow-ips",
-        "toolCall": "set emulate of the provider (emulation)",
-        "matcher": "write them as [[matchers]]",
-        "flags": "set markers",
-        "debug": "set log_level",
-        "domain": "pictures are not kept in files",
-        "server-conn": "set [timeouts]",
-        "llm": "prompts for pictures are not rewritten",
-    }
-    for place, reason in reasons.items():
-        if found.get(place) not in (None, "", [], {}, False):
-            plan.leave(place, reason)
-
-
-def _custom_server(plan: Plan, item: object, place: str, proxy: str) -> None:
-    if not isinstance(item, dict):
-        plan.reject(place, "must be a mapping with base-url and prefix")
-        return
-    url = item.get("base-url") or item.get("reversal")
-    name = re.sub(r"[^A-Za-z0-9._-]", "-", str(item.get("prefix") or "custom").strip("/"))
-    if not isinstance(url, str) or not url.startswith(("http://", "https://")):
-        plan.reject(place, "base-url must begin with http:// or https://")
-        return
-    if name in plan.settings.get("providers", {}):
-        plan.reject(place, f"the prefix {name!r} is given twice")
-        return
-    table: dict[str, Any] = {"kind": "openai-compatible", "base_url": url.rstrip("/")}
-    if proxy and str(item.get("use-proxies")).lower() == "true":
-        table["proxy"] = proxy
-    plan.set("providers", name, table)
-    plan.take(place, f"the provider {name}: models are requested as {name}/MODEL")
-    if str(item.get("tc")).lower() == "true":
-        plan.set("providers", name, "emulate", ["tools"])
-        plan.take(f"{place}.tc", f"tools are emulated for the provider {name}")
 
 
 # ── LiteLLM ──────────────────────────────────────────────────────────────────
@@ -227,11 +160,11 @@ def plan_litellm(found: Mapping[str, Any], plan: Plan) -> None:
         plan.take(place, f"the route {name!r} to {target}")
     if routes:
         plan.set("routes", routes)
-    general = _table(found, "general_settings")
+    general = table_of(found, "general_settings")
     if general.get("master_key"):
         plan.leave("general_settings.master_key", "set admin_token")
     for section in ("litellm_settings", "router_settings", "environment_variables"):
-        for name in _table(found, section):
+        for name in table_of(found, section):
             plan.leave(f"{section}.{name}", "has no counterpart that could be set for you")
     for name in general:
         if name != "master_key":
@@ -285,24 +218,3 @@ def _litellm_key(plan: Plan, name: str, given: Mapping[str, Any], place: str) ->
     if reference not in keys:
         keys.append(reference)
         plan.take(place, f"the key {reference!r} of the provider {name}")
-
-
-# ── helpers ──────────────────────────────────────────────────────────────────
-
-
-def _table(found: Mapping[str, Any], name: str) -> dict[str, Any]:
-    value = found.get(name)
-    return value if isinstance(value, dict) else {}
-
-
-def _at(found: Mapping[str, Any], place: str) -> Any:
-    value: Any = found
-    for step in place.split("."):
-        value = value.get(step) if isinstance(value, dict) else None
-    return value
-
-
-def entries(value: object) -> Iterator[Any]:
-    """Yield the items of a list; nothing for another value."""
-    if isinstance(value, list):
-        yield from value

@@ -192,6 +192,45 @@ browser-less: {enabled: true}
     assert settings.compat.chatgpt_adapter == "/"
 
 
+def test_tools_markers_and_filters_of_chatgpt_adapter_go_on(importing: Import) -> None:
+    text = r"""
+flags: true
+custom-llm:
+  - {prefix: weak, base-url: "https://weak.example/v1", tc: "true"}
+  - {prefix: own, base-url: "https://own.example/v1"}
+toolCall: {id: search, enabled: true, tasks: true}
+matcher:
+  - {find: "<think>", end: "</think>", content: "(?s)<think>.*</think>:", desc: "Thinking"}
+  - {find: "secret", len: "6", content: 'secret \w+:***'}
+  - {find: "x", content: "(:y"}
+  - match: "I do not engage"
+    over: ":\n"
+    regex: |
+      "(?i)I do not engage .+:\n":""
+  - {match: "y", regex: ""}
+server-conn: {connTimeout: 5, idleConnTimeout: 0, responseHeaderTimeout: 90}
+llm: {model: gpt-4}
+unknown: 1
+"""
+    report = importing.run(importing.file("config.yaml", text))
+    assert report["status"] == 1, report
+    assert set(report["invalid"]) == {"matcher[2]", "matcher[4]"}
+    assert {"flags", "toolCall", "matcher[0]", "matcher[1]", "matcher[3]"} <= set(report["taken"])
+    assert {"llm", "unknown"} <= set(report["left"])
+    settings = load(importing.config)
+    weak = settings.providers["weak"].emulate
+    assert weak is not None
+    assert (weak.features, weak.default_tool, weak.tasks) == (["tools"], "search", True)
+    assert settings.providers["own"].emulate is None
+    assert settings.markers
+    assert [(rule.find, rule.len) for rule in settings.matchers[:2]] == [
+        ("<think>", 5), ("secret", 6)]  # fmt: skip
+    newer = settings.matchers[2]
+    assert (newer.content, newer.end) == (r"(?i)I do not engage .+\:\n:", ":\n")
+    assert (settings.timeouts.connect, settings.timeouts.first) == (5, 90)
+    build(settings.model_copy(update={"store_file": None}))
+
+
 def test_the_config_of_litellm(importing: Import, monkeypatch: pytest.MonkeyPatch) -> None:
     text = """
 model_list:

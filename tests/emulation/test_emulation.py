@@ -418,7 +418,7 @@ kind = "openai-compatible"
 base_url = "{url}/v1"
 [routes]
 "a" = ["weak/m"]
-"b" = [{{ target = "other/m", emulate = ["tools"] }}]
+"b" = [{{ target = "other/m", emulate = {{ features = ["tools"], tasks = false }} }}]
 "c" = ["other/m"]
 """
         async with build(Settings(**tomllib.loads(text))) as app:
