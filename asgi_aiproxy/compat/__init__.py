@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asgi_aiproxy.compat.adapter_images import AdapterImages
 from asgi_aiproxy.compat.aiproxy import AIProxyRoutes
 from asgi_aiproxy.compat.chatgpt_adapter import ChatGPTAdapterRoutes
 from asgi_aiproxy.compat.chatgpt_to_api import ChatGPTToAPIRoutes
@@ -10,6 +11,7 @@ from asgi_aiproxy.compat.outbound_proxies import parse_proxies
 
 __all__ = [
     "AIProxyRoutes",
+    "AdapterImages",
     "ChatGPTAdapterRoutes",
     "ChatGPTToAPIRoutes",
     "OneAPIRoutes",

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
-from asgi_aiproxy import __version__, _json
+from asgi_aiproxy import __version__
 from asgi_aiproxy._asgi import ASGIApp
 from asgi_aiproxy.compat import policy
+from asgi_aiproxy.compat.adapter_images import AdapterImages
 from asgi_aiproxy.compat.callers import Caller, bearer_value, identify, prepared_headers
 from asgi_aiproxy.compat.routing import CompatApp, CompatCall, Handler, Route, aliases
 from asgi_aiproxy.errors import APIError, invalid
@@ -28,7 +29,6 @@ _IMAGES = (
 )
 _EMBEDDINGS = ("/v1/embeddings", "/proxies/v1/embeddings")
 _MODELS = ("/v1/models", "/proxies/v1/models")
-_DEFAULT_IMAGE_MODEL = "dall-e-3"
 _INTERPRETER = "open-interpreter"
 _ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 _OFFICIAL = "Use a model of a provider with an official API."
@@ -80,6 +80,7 @@ class ChatGPTAdapterRoutes(CompatApp):
     - `transport`, `record`, `hooks`: as for `Shim`. `PromptMarkers` are the markers of prompts,
       `TextReplacements` the `matcher` of the configuration; `custom/MODEL` is given tools by
       `Provider.emulate`.
+    - `images`: how pictures are made.
 
     A caller's own key for the vendor of the model is in `x-api-key`, else in `Authorization`.
     """
@@ -94,9 +95,11 @@ class ChatGPTAdapterRoutes(CompatApp):
         transport: Transport | None = None,
         record: UsageSink = discard,
         hooks: Sequence[Hook] = (),
+        images: AdapterImages | None = None,
     ) -> None:
         super().__init__(transport)
         self._verify = verify
+        self._pictures = images if images is not None else AdapterImages()
         shim = AIShim(
             AdapterModels(router, interpreter),
             transport=self.transport,
@@ -128,11 +131,13 @@ class ChatGPTAdapterRoutes(CompatApp):
 
     async def _images(self, call: CompatCall) -> None:
         secret = _secrets(call)[0]
-        if _PICTURE_MARKERS.fullmatch(secret):
+        chosen = secret in self._pictures.models
+        if not chosen and _PICTURE_MARKERS.fullmatch(secret):
             await policy.refuse(_DEMO_SPACES)(call)
-        fields = await call.fields()
-        fields.setdefault("model", _DEFAULT_IMAGE_MODEL)
-        await self._serve(call, "/v1/images/generations", _json.dumps(fields))
+        await self._check_model(call)
+        caller = await self._caller(call, without=secret if chosen else "")
+        headers = prepared_headers(call, caller)
+        await self._pictures.serve(call, self._shim, caller, headers, secret)
 
     async def _models(self, call: CompatCall) -> None:
         caller = await self._caller(call)
@@ -143,16 +148,21 @@ class ChatGPTAdapterRoutes(CompatApp):
         _check_messages((await call.fields()).get("messages"))
         await self._serve(call, "/v1/chat/completions")
 
-    async def _serve(self, call: CompatCall, path: str, body: bytes | None = None) -> None:
+    async def _serve(self, call: CompatCall, path: str) -> None:
+        await self._check_model(call)
+        caller = await self._caller(call)
+        headers = prepared_headers(call, caller)
+        await call.forward(self._shim, headers=headers, extra=caller.extra, path=path)
+
+    async def _check_model(self, call: CompatCall) -> None:
+        """Refuse models of services that are gone or must not be used."""
         model = (await call.fields()).get("model")
         if isinstance(model, str) and (error := refused_model(model)) is not None:
             await policy.refuse(error)(call)
-        caller = await self._caller(call)
-        headers = prepared_headers(call, caller)
-        await call.forward(self._shim, headers=headers, extra=caller.extra, path=path, body=body)
 
-    async def _caller(self, call: CompatCall) -> Caller:
-        secrets = _secrets(call)
+    async def _caller(self, call: CompatCall, *, without: str = "") -> Caller:
+        """Return the caller, by its credentials but `without`."""
+        secrets = [secret for secret in _secrets(call) if secret != without]
         if any(_SESSION.fullmatch(secret) for secret in secrets):
             await policy.refuse(_SITE_SESSION)(call)
         return await identify(call, secrets, self._verify)

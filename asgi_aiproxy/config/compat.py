@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from asgi_aiproxy._asgi import ASGIApp
 from asgi_aiproxy.compat import (
+    AdapterImages,
     AIProxyRoutes,
     ChatGPTAdapterRoutes,
     ChatGPTToAPIRoutes,
@@ -160,6 +161,7 @@ class CompatBuilder:
             self._router,
             interpreter=self._providers.get(_INTERPRETER),
             hooks=make_hooks(self._settings),
+            images=AdapterImages(**self._settings.compat.images.model_dump()),
             **self._callers,
             **self._common,
         )

@@ -21,6 +21,18 @@ def _check_mount(value: str) -> str:
 Mount = Annotated[str, AfterValidator(_check_mount)]
 
 
+class CompatImageSettings(BaseModel):
+    """The options of `asgi_aiproxy.compat.AdapterImages`."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, allow_inf_nan=False)
+
+    model: str = Field(default="dall-e-3", min_length=1)
+    models: dict[str, str] = {}
+    rewriter: str = ""
+    styles: list[str] = []
+    samples: list[str] = []
+
+
 class CompatSettings(BaseModel):
     """The path at which each app is mounted, and the options of the apps.
 
@@ -39,6 +51,7 @@ class CompatSettings(BaseModel):
     api_keys: Annotated[list[Secret], BeforeValidator(as_key_list), NoDecode] = []
     proxies: list[Proxy] = []
     models: dict[str, str] = {}
+    images: CompatImageSettings = CompatImageSettings()
     gemini_model: str | None = None
     chatgpt_web: Text | None = None
     claude_web: Text | None = None

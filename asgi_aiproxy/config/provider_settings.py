@@ -78,7 +78,7 @@ class KeySettings(_Table):
 
 
 def _emulation_table(value: Any) -> Any:
-    """Accept a list in place of a table: the features alone; an empty one is none."""
+    """Accept a list in place of a table: the features alone; an empty one means no emulation."""
     return ({"features": value} if value else None) if isinstance(value, list) else value
 
 

@@ -32,7 +32,7 @@ _REASONS = {
     "x-addr": "set serve --forwarded-allow-ips",
     "debug": "set log_level",
     "domain": "pictures are not kept in files",
-    "llm": "prompts for pictures are not rewritten",
+    "llm": "set compat.images.rewriter to a chat model of yours",
     "specialized": "messages are sent as they are: the vendors have APIs for them",
     "server": "serve --port; [[tokens]] for its password; proxy of a provider",
     "proxied": "set proxy, or that of a provider",

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from typing import Any
 
 import pytest
 
 from asgi_aiproxy import ProviderRouter
-from asgi_aiproxy.compat import ChatGPTAdapterRoutes
+from asgi_aiproxy.compat import AdapterImages, ChatGPTAdapterRoutes
 from asgi_aiproxy.middleware import static_tokens
 from asgi_aiproxy.providers import ANTHROPIC, COZE, GEMINI, OPENAI, openai_compatible
 from tests.support import asgi_client as asgi
 from tests.support.compat_vendors import Vendors
+from tests.support.scripted_upstream import answers, chat_answer, refuses, streams
 
 pytestmark = pytest.mark.anyio
 
@@ -75,6 +78,119 @@ async def test_the_picture_paths(path: str, model: dict[str, str]) -> None:
     assert answer.status == 200, answer.body
     assert vendors.last.url.path == "/v1/images/generations"
     assert vendors.body == {"prompt": "a cat", "model": "dall-e-3"}
+    assert answer.json["data"] == [{"url": "https://pictures.example/1.png"}]
+
+
+PICTURE = "/v1/images/generations"
+
+
+async def test_a_word_in_place_of_a_key_chooses_the_model_of_a_picture() -> None:
+    vendors = Vendors()
+    app = routes(vendors, images=AdapterImages(models={"sk-prodia-sd": "gpt-image"}))
+    for word, model in (("sk-prodia-sd", "gpt-image"), ("sk-own", "dall-e-3")):
+        headers = {"authorization": f"Bearer {word}"}
+        answer = await asgi.request(app, "POST", PICTURE, {"prompt": "a cat"}, headers=headers)
+        assert answer.status == 200, answer.body
+        assert vendors.body["model"] == model
+    assert vendors.keys == ["sk-openai", "sk-own"]
+    other = {"authorization": "Bearer sk-prodia-xl"}
+    answer = await asgi.request(app, "POST", PICTURE, {"prompt": "a cat"}, headers=other)
+    assert answer.status == 410
+
+
+async def test_with_tokens_the_word_is_sent_beside_one() -> None:
+    vendors = Vendors()
+    app = routes(
+        vendors,
+        images=AdapterImages(models={"sk-prodia-sd": "gpt-image"}),
+        verify=static_tokens({"token-1": "p"}),
+    )
+    word = {"x-api-key": "sk-prodia-sd"}
+    for headers, status in (({**word, "authorization": "Bearer token-1"}, 200), (word, 401)):
+        answer = await asgi.request(app, "POST", PICTURE, {"prompt": "a cat"}, headers=headers)
+        assert answer.status == status
+    assert vendors.keys == ["sk-openai"]
+
+
+async def test_answers_have_the_members_that_clients_of_chatgpt_adapter_read() -> None:
+    app = routes(Vendors(), images=AdapterImages(styles=["anime"], samples=["Euler a"]))
+    body = {"prompt": "a cat", "style": "anime", "quality": "Euler a"}
+    found = (await asgi.request(app, "POST", PICTURE, body)).json
+    assert found["created"] == 1
+    assert (found["styles"], found["samples"]) == (["anime"], ["Euler a"])
+    assert (found["currStyle"], found["currSamples"]) == ("anime", "Euler a")
+    assert found["prompt"] == "a cat"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "answered", "sent"),
+    [
+        ("a cat", 'Here:\n"""cat, fur"""', "cat, fur"),
+        ("a cat", "```text\ncat, fur\n```", "cat, fur"),
+        ("a cat", "cat, fur", "cat, fur"),
+        ('a cat <tag content="oil" />', '"""cat"""', "cat, oil"),
+        ('<tag content="oil"/> <tag content="sea" />', None, "oil, sea"),
+        ("a cat <tag llm=false />", None, "a cat"),
+        ("1 < 2 and <tags>", '"""one"""', "one"),
+    ],
+)
+async def test_a_chat_model_rewrites_the_prompt(
+    prompt: str, answered: str | None, sent: str
+) -> None:
+    words = answers(chat_answer(answered)) if answered is not None else None
+    vendors = Vendors(*[words] if words else ())
+    app = routes(vendors, images=AdapterImages(rewriter="gpt-5"))
+    answer = await asgi.request(app, "POST", PICTURE, {"prompt": prompt})
+    assert answer.status == 200, answer.body
+    assert (vendors.body["prompt"], answer.json["prompt"]) == (sent, sent)
+    assert len(vendors.requests) == (2 if words else 1)
+
+
+async def test_the_callers_own_key_is_not_sent_to_the_model_that_rewrites() -> None:
+    vendors = Vendors()
+    app = routes(vendors, images=AdapterImages(rewriter="claude-x"))
+    own = {"authorization": "Bearer sk-own"}
+    await asgi.request(app, "POST", PICTURE, {"prompt": "a cat"}, headers=own)
+    assert [request.url.host for request in vendors.requests] == ["api.openai.com"]
+
+
+async def test_a_model_that_cannot_rewrite_is_an_error() -> None:
+    for step, status in ((refuses(401), 502), (answers(chat_answer("  ")), 502)):
+        vendors = Vendors(step)
+        app = routes(vendors, images=AdapterImages(rewriter="gpt-5"))
+        answer = await asgi.request(app, "POST", PICTURE, {"prompt": "a cat"})
+        assert (answer.status, "error" in answer.json) == (status, True)
+        assert len(vendors.requests) == 1
+
+
+async def test_pictures_in_base64_are_stored_by_the_host() -> None:
+    stored = []
+
+    async def store(data: bytes, media_type: str) -> str:
+        stored.append((data, media_type))
+        return f"https://files.example/{len(stored)}"
+
+    png, jpeg = b"\x89PNG 1", b"\xff\xd8\xff 2"
+    data = [{"b64_json": base64.b64encode(each).decode()} for each in (png, jpeg)]
+    step = answers(json.dumps({"created": 1, "data": data}).encode())
+    app = routes(Vendors(step, step), images=AdapterImages(store=store))
+    answer = await asgi.request(app, "POST", PICTURE, {"prompt": "a cat"})
+    assert answer.json["data"] == [
+        {"url": "https://files.example/1"},
+        {"url": "https://files.example/2"},
+    ]
+    assert stored == [(png, "image/png"), (jpeg, "image/jpeg")]
+    body = {"prompt": "a cat", "response_format": "b64_json"}
+    assert (await asgi.request(app, "POST", PICTURE, body)).json["data"] == data
+    assert len(stored) == 2
+
+
+async def test_a_stream_of_pictures_passes_unchanged() -> None:
+    event = b'event: image_generation.completed\ndata: {"type":"image_generation.completed"}\n\n'
+    app = routes(Vendors(streams(event)), images=AdapterImages(styles=["anime"]))
+    body = {"prompt": "a cat", "model": "gpt-image", "stream": True}
+    answer = await asgi.request(app, "POST", PICTURE, body)
+    assert answer.body == event
 
 
 @pytest.mark.parametrize("path", ["/v1/embeddings", "/proxies/v1/embeddings"])

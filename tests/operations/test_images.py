@@ -463,11 +463,12 @@ async def test_a_gradio_app_makes_images() -> None:
                      method="GET"),
         ]
     )  # fmt: skip
-    row = gradio("/infer", ["{prompt}", "{seed}", True, "{width}", "{height}", 0.5])
+    row = gradio("/infer", ["{prompt}", "{negative_prompt}", "{style}", "{seed}", "{width}", 0.5])
     app = OpenAIShim(row, transport=vendor.transport)
-    answer = await draw(app, seed=7)
+    answer = await draw(app, seed=7, style="anime", quality="Euler a")
     assert answer.json["data"] == [{"b64_json": B64}]
-    assert vendor.bodies[0] == {"data": ["A cat", 7, True, 1024, 1024, 0.5]}
+    assert vendor.bodies[0] == {"data": ["A cat", "", "anime", 7, 1024, 0.5]}
+    assert answer.header("aiproxy-ignored") == "quality"
 
 
 async def test_a_gradio_app_that_fails_is_an_error() -> None:

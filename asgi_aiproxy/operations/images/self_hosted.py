@@ -7,6 +7,7 @@
 
 Which inputs a workflow has is up to its author: it is given as a template, in which the strings
 `{prompt}`, `{width}`, `{height}`, `{n}`, `{seed}` and `{model}` stand for the values of a request.
+`{style}`, `{quality}` and `{negative_prompt}` are members of that name, empty if they are missing.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from asgi_aiproxy.operations.images.base import (
     unsupported,
 )
 
+_TEXTS = ("style", "quality", "negative_prompt")
 _SIGNATURES = ((b"\xff\xd8\xff", "image/jpeg"), (b"\x89PNG", "image/png"), (b"RIFF", "image/webp"))
 
 
@@ -65,7 +67,9 @@ class WorkflowImages(ImagesAPI):
             raise unsupported("output_format", "the workflow of this model chooses the format")
         width, height = request.size or self._size
         seed = request.rest.get("seed")
+        given = {name: request.rest.get(name) for name in _TEXTS}
         values = {
+            **{name: text if isinstance(text, str) else "" for name, text in given.items()},
             "prompt": request.prompt,
             "width": width,
             "height": height,
@@ -124,7 +128,7 @@ class ComfyUIImages(WorkflowImages):
     def encode_one(self, request: ImagesRequest) -> ProviderRequest:
         """Queue the workflow."""
         body = {"prompt": self.filled(request)}
-        used = ("seed",) if "seed" in self._used else ()
+        used = [name for name in ("seed", *_TEXTS) if name in self._used]
         return ProviderRequest("/prompt", body, ignored=other_members(request, used))
 
     def wait(self, bodies: Sequence[bytes]) -> FollowUp:
@@ -168,7 +172,7 @@ class GradioImages(WorkflowImages):
 
     def encode_one(self, request: ImagesRequest) -> ProviderRequest:
         """Call the endpoint."""
-        used = ("seed",) if "seed" in self._used else ()
+        used = [name for name in ("seed", *_TEXTS) if name in self._used]
         ignored = other_members(request, used)
         return ProviderRequest(self._path, {"data": self.filled(request)}, ignored=ignored)
 
