@@ -175,6 +175,10 @@ class Request(FrozenStruct, frozen=True, kw_only=True):
     extra: Extra = {}
 
 
+# The user's text before a conversation that the assistant begins, for APIs that refuse those.
+OPENING = "(The conversation begins with your message.)"
+
+
 def after_last_answer(messages: Sequence[Message]) -> Sequence[Message]:
     """The messages after the last one of the assistant: what a service that keeps the conversation
     does not have. The last message, if that is the assistant's.

@@ -119,10 +119,10 @@ def test_a_string_input_becomes_a_user_message_after_the_instructions() -> None:
                         ),
                     ),
                 ),
-                Message("user", (ToolResult("c1", (Text("fine"),), "f"),)),
                 Message(
                     "user",
                     (
+                        ToolResult("c1", (Text("fine"),), "f"),
                         ToolResult(
                             "c2",
                             (Text("1"), Media(kind="image", media_type="image/png", data=PNG)),
@@ -178,7 +178,7 @@ def test_the_output_of_a_call_follows_it_wherever_the_client_puts_it(order: str)
     assert messages == (
         user("Hi"),
         Message("assistant", tuple(calls)),
-        *(Message("user", (result,)) for result in results),
+        Message("user", tuple(results)),
         user("Hurry."),
     )
 

@@ -16,7 +16,7 @@ from asgi_aiproxy.dialects.bedrock import capabilities
 from asgi_aiproxy.dialects.bedrock.capabilities import merge, nest
 from asgi_aiproxy.dialects.bedrock.content import NAME, ContentWriter, cache_point, encoded
 from asgi_aiproxy.inspection import check_model
-from asgi_aiproxy.messages import Message, Reasoning, Request, Tool, ToolCall, ToolResult
+from asgi_aiproxy.messages import OPENING, Message, Reasoning, Request, Tool, ToolCall, ToolResult
 
 # Members of Converse that a client of another API may send as they are.
 KNOWN = frozenset(
@@ -112,6 +112,8 @@ class _Writer:
                 self._ignored.append("messages[].role")  # the user says it
                 content = [_marked(block) for block in content]
                 role = "user"
+        if role == "assistant" and not self._turns:
+            self._turns.append({"role": "user", "content": [{"text": OPENING}]})
         if self._turns and self._turns[-1]["role"] == role:  # roles must alternate
             self._turns[-1]["content"] += content
         else:

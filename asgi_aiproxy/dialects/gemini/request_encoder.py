@@ -17,6 +17,7 @@ from asgi_aiproxy.dialects.gemini.thinking import thinking_config
 from asgi_aiproxy.errors import invalid
 from asgi_aiproxy.inspection import check_model
 from asgi_aiproxy.messages import (
+    OPENING,
     Media,
     Message,
     Opaque,
@@ -121,7 +122,10 @@ class _Writer:
                 self._where = f"messages[{number}].content[{at}]"
                 parts += self._parts(part)
             self._sign_first_call(parts)
-            _add_to_turn(out, "model" if message.role == "assistant" else "user", parts)
+            role = "model" if message.role == "assistant" else "user"
+            if not out and role == "model" and any("functionCall" in part for part in parts):
+                _add_to_turn(out, "user", [{"text": OPENING}])
+            _add_to_turn(out, role, parts)
         for content in out:  # results must come first, directly after their calls
             if any("functionResponse" in part for part in content["parts"]):
                 content["parts"].sort(key=lambda part: id(part) in self._instruction_part_ids)

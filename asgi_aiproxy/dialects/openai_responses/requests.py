@@ -288,7 +288,8 @@ def _results_after_calls(messages: list[Message]) -> list[Message]:
             continue  # it follows its call
         out.append(message)
         made = [part.id for part in message.parts if isinstance(part, ToolCall)]
-        out += [Message("user", (results[call],)) for call in made if call in results]
+        if found := tuple(results[call] for call in made if call in results):
+            out.append(Message("user", found))
     return out
 
 

@@ -107,6 +107,12 @@ def test_messages_in_bedrocks_words() -> None:
     ]
 
 
+def test_a_conversation_that_the_assistant_begins_gets_a_user_turn_before_it() -> None:
+    messages = body_of(openai([{"role": "assistant", "content": "Welcome."}, *HI]))["messages"]
+    assert [message["role"] for message in messages] == ["user", "assistant", "user"]
+    assert messages[1:] == [{"role": "assistant", "content": text("Welcome.")}, *user(*text("Hi"))]
+
+
 def test_later_instructions_stay_where_they_are() -> None:
     messages = [*HI, {"role": "system", "content": "B"}]
     draft = draft_of(openai(messages), NOVA)

@@ -111,11 +111,24 @@ def test_a_decoded_and_encoded_request_is_the_same(body: dict[str, Any]) -> None
     assert draft.ignored == ()
 
 
+def test_a_conversation_that_begins_with_a_call_gets_a_user_turn_before_it() -> None:
+    history = [
+        {"role": "assistant", "tool_calls": [fcall("a", "f")]},
+        {"role": "tool", "tool_call_id": "a", "content": "x"},
+    ]
+    contents = body_of(openai(history))["contents"]
+    assert [content["role"] for content in contents] == ["user", "model", "user"]
+    assert list(contents[0]["parts"][0]) == ["text"]
+
+
 def test_an_error_of_a_tool_is_sent_as_an_error() -> None:
     parts = [called("f", id="a"), {"text": "x"}]
     failed = [returned("f", {"error": '{"code":1}'}, id="a")]
-    body = written("gemini", gemini([{"role": "model", "parts": parts}, {"parts": failed}])).body
-    assert body["contents"][1]["parts"] == [
+    body = written(
+        "gemini",
+        gemini([{"parts": [{"text": "Hi"}]}, {"role": "model", "parts": parts}, {"parts": failed}]),
+    ).body
+    assert body["contents"][2]["parts"] == [
         {"functionResponse": {"id": "a", "name": "f", "response": {"error": '{"code":1}'}}}
     ]
 
@@ -208,6 +221,7 @@ def fcall(call_id: str, name: str, arguments: str = "{}") -> dict[str, Any]:
         # what a tool shows follows its words
         (
             [
+                *HI,
                 {"role": "assistant", "tool_calls": [fcall("a", "f")]},
                 {
                     "role": "tool",
@@ -222,6 +236,7 @@ def fcall(call_id: str, name: str, arguments: str = "{}") -> dict[str, Any]:
                 },
             ],
             [
+                {"role": "user", "parts": [{"text": "Hi"}]},
                 {
                     "role": "model",
                     "parts": [{"functionCall": {"id": "a", "name": "f", "args": {}}}],
@@ -293,9 +308,9 @@ def test_every_file_has_a_media_type(media: Media, part: dict[str, Any]) -> None
 
 def test_arguments_that_are_not_an_object_are_sent_as_text() -> None:
     draft = written(
-        "gemini", openai([{"role": "assistant", "tool_calls": [fcall("a", "f", "[1]")]}])
+        "gemini", openai([*HI, {"role": "assistant", "tool_calls": [fcall("a", "f", "[1]")]}])
     )
-    (part,) = draft.body["contents"][0]["parts"]
+    (part,) = draft.body["contents"][1]["parts"]
     assert part["functionCall"]["args"] == {"arguments": "[1]"}
     assert draft.ignored == ("tool_calls[].function.arguments",)
 
@@ -328,8 +343,8 @@ def test_calls_of_other_models_are_signed_for_gemini_3(model: str, signs: bool) 
 
 def test_a_signed_call_needs_no_substitute_signature() -> None:
     call = {**fcall("b", "g"), "extra_content": {"google": {"thought_signature": "c2ln"}}}
-    history = [{"role": "assistant", "tool_calls": [fcall("a", "f"), call]}]
-    parts = body_of(openai(history), "gemini-3-pro")["contents"][0]["parts"]
+    history = [*HI, {"role": "assistant", "tool_calls": [fcall("a", "f"), call]}]
+    parts = body_of(openai(history), "gemini-3-pro")["contents"][1]["parts"]
     assert [part.get("thoughtSignature") for part in parts] == [None, "c2ln"]
 
 
