@@ -24,7 +24,7 @@ _EARLY = (b"event: response.created\n", b"event: response.in_progress\n")
 
 
 class ResponseCapture:
-    """An ASGI `send` that shows each form of the response to a `ResponseTurn`.
+    """An ASGI `send` that shows each form of the response to a `ResponseTurn`, if that reads it.
 
     Events arrive whole. Those without the response are not parsed. A response that is not streamed
     is held until it is complete, because it may change its length.
@@ -43,18 +43,24 @@ class ResponseCapture:
         if message["type"] == "http.response.start":
             content_type = dict(message["headers"]).get(b"content-type", b"")
             self._streamed = content_type.startswith(b"text/event-stream")
-            if self._streamed:
+            if self._streamed or not self._is_read():
                 await self._send(message)
             else:
                 self._start = message
             return
         body: bytes = message.get("body", b"")
-        if self._streamed:
+        if self._start is not None:
+            self._pieces.append(body)
+            if not message.get("more_body", False):
+                await self._whole(self._start, b"".join(self._pieces))
+        elif self._streamed and self._is_read():
             await self._send(await self._streamed_message(message, body))
-            return
-        self._pieces.append(body)
-        if not message.get("more_body", False):
-            await self._whole(b"".join(self._pieces))
+        else:
+            await self._send(message)
+
+    def _is_read(self) -> bool:
+        target = self._exchange.target
+        return target is None or self._turn.reads(target.provider)
 
     async def _streamed_message(self, message: Message, body: bytes) -> Message:
         """The message with the events of `body` as the client gets them."""
@@ -79,14 +85,13 @@ class ResponseCapture:
             return None
         return encode_frame(_json.dumps(event), frame.event)
 
-    async def _whole(self, body: bytes) -> None:
+    async def _whole(self, start: Message, body: bytes) -> None:
         response = _parsed(body)
         if response and await self._show(response):
             body = _json.dumps(response)
-        assert self._start is not None  # noqa: S101 (ASGI's order)
-        headers = [pair for pair in self._start["headers"] if pair[0] != b"content-length"]
+        headers = [pair for pair in start["headers"] if pair[0] != b"content-length"]
         headers.append((b"content-length", b"%d" % len(body)))
-        await self._send({**self._start, "headers": headers})
+        await self._send({**start, "headers": headers})
         await self._send({"type": "http.response.body", "body": body, "more_body": False})
 
     async def _show(self, response: dict[str, Any]) -> bool:

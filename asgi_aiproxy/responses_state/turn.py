@@ -91,6 +91,11 @@ class ResponseTurn:
             or "background" in self.call.fields
         )
 
+    def reads(self, provider: Provider) -> bool:
+        """Whether a response of this provider is remembered or adjusted."""
+        kept = self._store and (self._state.stash or _is_native(provider))
+        return kept or self._memory is not None or self.adjusts_all
+
     def adjust(self, response: dict[str, Any], *, native: bool) -> bool:
         """Make a response say what the client requested; returns whether it was changed."""
         changed = False
