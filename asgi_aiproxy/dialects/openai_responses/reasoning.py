@@ -14,13 +14,15 @@ from urllib.parse import unquote
 from asgi_aiproxy import _json
 from asgi_aiproxy.dialects import _carriers
 from asgi_aiproxy.dialects.openai_responses.schemas import NAME
-from asgi_aiproxy.messages import Block, Extra, Reasoning, Text, ToolCall
+from asgi_aiproxy.messages import Block, Extra, Opaque, Reasoning, Text, ToolCall
 
 NEEDLES = _carriers.needles(NAME)
 
 
 def encode_carrier(block: Block, extra: Extra) -> str:
     """The `encrypted_content` for the signature of a block; empty if it was not signed."""
+    if not extra and not isinstance(block, Opaque):
+        return ""
     own = extra.get(NAME, {}).get("encrypted_content")
     if own and isinstance(block, Reasoning):
         return str(own)

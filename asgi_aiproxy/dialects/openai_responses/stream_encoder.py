@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
-
 from asgi_aiproxy import _json
 from asgi_aiproxy.dialects.openai_responses import responses
 from asgi_aiproxy.dialects.openai_responses.reasoning import encode_carrier
@@ -35,20 +33,39 @@ from asgi_aiproxy.messages import (
     merge,
 )
 
+_EMPTY_SUMMARY = b'{"type":"summary_text","text":""}'
+
 
 class _Part:
-    """An open block: its position, and the text of its deltas."""
+    """An open block: its position, and the text of its deltas.
 
-    __slots__ = ("after", "before", "block", "extra", "index", "item_id", "pieces", "place")
+    `index` is that of its item, `where` its position as members of events. `before` and `after` are
+    what a delta's frame has around its number and text; empty if the block's text is sent whole.
+    """
 
-    def __init__(self, block: Block, item_id: str, index: int, place: dict[str, int]) -> None:
+    __slots__ = ("after", "before", "block", "content_index", "extra", "index", "pieces", "where")
+
+    def __init__(
+        self, block: Block, item_id: str, index: int, content_index: int | None = None
+    ) -> None:
         self.block = block
-        self.item_id = item_id
-        self.index = index  # index of the item
-        self.place = place  # content_index or summary_index
+        self.index = index
+        self.content_index = content_index
+        self.where = b'"item_id":%b,"output_index":%d' % (_json.quote(item_id), index)
+        if content_index is not None:
+            self.where += b',"content_index":%d' % content_index
         self.pieces: list[str] = []
-        self.extra: Extra = {}
+        self.extra: Extra = {} if isinstance(block, Refusal | Opaque) else block.extra
         self.before = self.after = b""
+
+    def frame_deltas(self, name: bytes, after: bytes = b"") -> None:
+        """Prepare the frame of deltas, which are events of this name."""
+        self.before = b'event: %b\ndata: {"type":"%b",%b,"sequence_number":' % (
+            name,
+            name,
+            self.where,
+        )
+        self.after = after + b"}\n\n"
 
 
 class Encoder:
@@ -62,7 +79,7 @@ class Encoder:
         self._number = 0  # sequence number of the next event
         self._output: list[dict[str, Any]] = []
         self._open: dict[int, _Part] = {}
-        self._message: dict[str, Any] | None = None  # the open message item
+        self._message: int | None = None  # the index of the open message item
         self._answer = responses.envelope(request, self._ids.response, request.model, created)
 
     def feed(self, event: Event) -> bytes:
@@ -103,29 +120,35 @@ class Encoder:
 
     def fail(self, error: APIError) -> bytes:
         """Report an error in mid-stream, with two events like OpenAI."""
-        out = self._event("error", **responses.error_event(error))
+        out = self._event(b"error", _json.dumps(responses.error_event(error))[1:-1])
         self._answer["status"] = "failed"
         self._answer["error"] = responses.failure(error)
-        return out + self._event("response.failed", response=self._answer)
+        return out + self._event(b"response.failed", self._response())
 
-    def _event(self, kind: str, **members: Any) -> bytes:
+    def _event(self, name: bytes, members: bytes) -> bytes:
+        """The frame of an event; its own `members` are JSON without line breaks."""
         number, self._number = self._number, self._number + 1
-        name = kind.encode()
-        data = _json.dumps(members)[1:]  # JSON without line breaks, so that one line holds it
-        return b'event: %b\ndata: {"type":"%b","sequence_number":%d,%b\n\n' % (
+        return b'event: %b\ndata: {"type":"%b","sequence_number":%d,%b}\n\n' % (
             name,
             name,
             number,
-            data,
+            members,
         )
+
+    def _item_event(self, name: bytes, index: int) -> bytes:
+        return self._event(
+            name, b'"output_index":%d,"item":%b' % (index, _json.dumps(self._output[index]))
+        )
+
+    def _response(self) -> bytes:
+        return b'"response":' + _json.dumps(self._answer)
 
     def _start(self, event: MessageStart) -> bytes:
         self._answer["model"] = event.model or self._request.model
         self._answer["id"] = responses.own_id(event.id) or self._answer["id"]
-        encoded = msgspec.Raw(_json.dumps(self._answer))
-        return self._event("response.created", response=encoded) + self._event(
-            "response.in_progress", response=encoded
-        )
+        encoded = self._response()
+        created = self._event(b"response.created", encoded)
+        return created + self._event(b"response.in_progress", encoded)
 
     def _begin(self, event: BlockStart) -> bytes:
         block = event.block
@@ -137,8 +160,7 @@ class Encoder:
                 known = block.extra.get(NAME, {}).get("id")
                 item = responses.reasoning_item(known or self._ids.item("rs"), "", "")
                 index, added = self._add(item)
-                part = self._open[event.index] = _Part(block, item["id"], index, {})
-                part.extra = block.extra
+                self._open[event.index] = _Part(block, item["id"], index)
                 return out + added
             case ToolCall():
                 out = self._end_message()
@@ -146,10 +168,9 @@ class Encoder:
                 opening = ToolCall(block.id, block.name, extra=block.extra)
                 item = responses.call_item(opening, id, self._tools, "in_progress")
                 index, added = self._add(item)
-                part = self._open[event.index] = _Part(block, id, index, {})
-                part.extra = block.extra
+                part = self._open[event.index] = _Part(block, id, index)
                 if item["type"] == "function_call":
-                    _frame_deltas(part, "function_call_arguments")
+                    part.frame_deltas(b"response.function_call_arguments.delta")
                 return out + added
             case Media(kind="image", data=data) if data:
                 return self._end_message() + self._whole_item(
@@ -158,35 +179,40 @@ class Encoder:
             case Opaque(dialect=dialect, payload=payload) if dialect == NAME:
                 return self._end_message() + self._whole_item(dict(payload))
             case Opaque() if carrier := encode_carrier(block, {}):
-                item = responses.carrier_item(self._ids.item("rs"), carrier)
-                return self._end_message() + self._whole_item(item)
+                return self._end_message() + self._carrier_item(carrier)
         return b""
 
     def _add(self, item: dict[str, Any]) -> tuple[int, bytes]:
         """Start an item; returns its index and the event for it."""
         index = len(self._output)
         self._output.append(item)
-        return index, self._event("response.output_item.added", output_index=index, item=item)
+        return index, self._item_event(b"response.output_item.added", index)
 
     def _whole_item(self, item: dict[str, Any]) -> bytes:
         index, out = self._add(item)
-        return out + self._event("response.output_item.done", output_index=index, item=item)
+        return out + self._item_event(b"response.output_item.done", index)
+
+    def _carrier_item(self, carrier: str) -> bytes:
+        return self._whole_item(responses.carrier_item(self._ids.item("rs"), carrier))
 
     def _begin_text(self, index: int, block: Text | Refusal) -> bytes:
         out = b""
         if self._message is None:
-            self._message = responses.message_item(self._ids.item("msg"), [], "in_progress")
-            out = self._add(self._message)[1]
-        content = self._message["content"]
-        place = {"content_index": len(content)}
-        part = _Part(block, self._message["id"], self._output.index(self._message), place)
-        part.extra = block.extra if isinstance(block, Text) else {}
+            item = responses.message_item(self._ids.item("msg"), [], "in_progress")
+            self._message, out = self._add(item)
+        item = self._output[self._message]
+        part = _Part(block, item["id"], self._message, len(item["content"]))
         self._open[index] = part
+        if isinstance(block, Refusal):
+            part.frame_deltas(b"response.refusal.delta")
+        else:
+            part.frame_deltas(b"response.output_text.delta", b',"logprobs":[]')
         empty = responses.encode_part(type(block)())
-        content.append(empty)
-        kind = "refusal" if isinstance(block, Refusal) else "output_text"
-        _frame_deltas(part, kind, b',"logprobs":[]' if kind == "output_text" else b"")
-        return out + self._event("response.content_part.added", **_where(part), part=empty)
+        item["content"].append(empty)
+        return out + self._part_event(b"response.content_part.added", part, _json.dumps(empty))
+
+    def _part_event(self, name: bytes, part: _Part, encoded: bytes) -> bytes:
+        return self._event(name, b'%b,"part":%b' % (part.where, encoded))
 
     def _finish(self, event: BlockEnd) -> bytes:
         part = self._open.pop(event.index, None)
@@ -208,84 +234,81 @@ class Encoder:
     ) -> bytes:
         refused = isinstance(part.block, Refusal)
         whole = responses.encode_part(Refusal(text) if refused else Text(text, citations))
-        self._output[part.index]["content"][part.place["content_index"]] = whole
-        out = b""
+        self._output[part.index]["content"][part.content_index] = whole
+        out, quoted = b"", _json.quote(text)
         for at, annotation in enumerate(whole.get("annotations", ())):
             out += self._event(
-                "response.output_text.annotation.added",
-                **_where(part),
-                annotation_index=at,
-                annotation=annotation,
+                b"response.output_text.annotation.added",
+                b'%b,"annotation_index":%d,"annotation":%b'
+                % (part.where, at, _json.dumps(annotation)),
             )
         if refused:
-            out += self._event("response.refusal.done", **_where(part), refusal=text)
+            out += self._event(b"response.refusal.done", b'%b,"refusal":%b' % (part.where, quoted))
         else:
-            done = {"text": text, "logprobs": []}
-            out += self._event("response.output_text.done", **_where(part), **done)
-        out += self._event("response.content_part.done", **_where(part), part=whole)
-        item = self._output[part.index]
-        if item is not self._message and not self._has_open_parts(part.index):
+            out += self._event(
+                b"response.output_text.done", b'%b,"text":%b,"logprobs":[]' % (part.where, quoted)
+            )
+        out += self._part_event(b"response.content_part.done", part, _json.dumps(whole))
+        if part.index != self._message and not self._has_open_parts(part.index):
             out += self._message_done(part.index)
         carrier = encode_carrier(part.block, extra)
-        if carrier:
-            out += self._end_message() + self._whole_item(
-                responses.carrier_item(self._ids.item("rs"), carrier)
-            )
-        return out
+        return out + self._end_message() + self._carrier_item(carrier) if carrier else out
 
     def _begin_summary(self, part: _Part) -> bytes:
         """Start the only part of a reasoning item's summary."""
-        part.place = {"summary_index": 0}
-        _frame_deltas(part, "reasoning_summary_text")
-        empty = {"type": "summary_text", "text": ""}
-        return self._event("response.reasoning_summary_part.added", **_where(part), part=empty)
+        part.where += b',"summary_index":0'
+        part.frame_deltas(b"response.reasoning_summary_text.delta")
+        return self._part_event(b"response.reasoning_summary_part.added", part, _EMPTY_SUMMARY)
 
     def _finish_reasoning(self, part: _Part, text: str, extra: Extra) -> bytes:
-        item = responses.reasoning_item(part.item_id, text, encode_carrier(part.block, extra))
+        id = self._output[part.index]["id"]
+        item = responses.reasoning_item(id, text, encode_carrier(part.block, extra))
         self._output[part.index] = item
         out = b""
         if text:
-            summary = {"type": "summary_text", "text": text}
-            out = self._event("response.reasoning_summary_text.done", **_where(part), text=text)
-            out += self._event("response.reasoning_summary_part.done", **_where(part), part=summary)
-        return out + self._event("response.output_item.done", output_index=part.index, item=item)
+            out = self._event(
+                b"response.reasoning_summary_text.done",
+                b'%b,"text":%b' % (part.where, _json.quote(text)),
+            )
+            summary = _json.dumps(item["summary"][0])
+            out += self._part_event(b"response.reasoning_summary_part.done", part, summary)
+        return out + self._item_event(b"response.output_item.done", part.index)
 
     def _finish_call(self, part: _Part, text: str, extra: Extra) -> bytes:
         block = part.block
         assert isinstance(block, ToolCall)  # noqa: S101 (for the type checker)
         call = ToolCall(block.id, block.name, text, block.extra)
-        item = responses.call_item(call, part.item_id, self._tools, "completed")
+        id = self._output[part.index]["id"]
+        item = responses.call_item(call, id, self._tools, "completed")
         self._output[part.index] = item
+        out = b""  # the item of a tool search has its arguments
         if item["type"] == "custom_tool_call":
-            text = item["input"]
-            out = self._event("response.custom_tool_call_input.delta", **_where(part), delta=text)
-            out += self._event("response.custom_tool_call_input.done", **_where(part), input=text)
-        elif item["type"] == "tool_search_call":
-            out = b""  # the item has its arguments
-        else:
-            name = {"name": item["name"], "arguments": text}
-            out = self._event("response.function_call_arguments.done", **_where(part), **name)
-        out += self._event("response.output_item.done", output_index=part.index, item=item)
+            given = part.where, _json.quote(item["input"])
+            out = self._event(b"response.custom_tool_call_input.delta", b'%b,"delta":%b' % given)
+            out += self._event(b"response.custom_tool_call_input.done", b'%b,"input":%b' % given)
+        elif item["type"] == "function_call":
+            out = self._event(
+                b"response.function_call_arguments.done",
+                b'%b,"name":%b,"arguments":%b'
+                % (part.where, _json.quote(item["name"]), _json.quote(text)),
+            )
+        out += self._item_event(b"response.output_item.done", part.index)
         carrier = encode_carrier(part.block, extra)
-        if carrier:
-            out += self._whole_item(responses.carrier_item(self._ids.item("rs"), carrier))
-        return out
+        return out + self._carrier_item(carrier) if carrier else out
 
     def _end_message(self, status: str = "completed") -> bytes:
         """Another item begins, or the answer ends. The message ends with its last open part."""
-        item, self._message = self._message, None
-        if item is None:
+        index, self._message = self._message, None
+        if index is None or self._has_open_parts(index):
             return b""
-        index = self._output.index(item)
-        return b"" if self._has_open_parts(index) else self._message_done(index, status)
+        return self._message_done(index, status)
 
     def _has_open_parts(self, index: int) -> bool:
         return any(part.index == index for part in self._open.values())
 
     def _message_done(self, index: int, status: str = "completed") -> bytes:
-        item = self._output[index]
-        item["status"] = status
-        return self._event("response.output_item.done", output_index=index, item=item)
+        self._output[index]["status"] = status
+        return self._item_event(b"response.output_item.done", index)
 
     def _end(self, event: MessageEnd) -> bytes:
         out = b""
@@ -299,16 +322,4 @@ class Encoder:
             self._answer["conversation"] = {"id": event.conversation}
         status = self._answer["status"]
         out += self._end_message(status)
-        return out + self._event(f"response.{status}", response=self._answer)
-
-
-def _where(part: _Part) -> dict[str, Any]:
-    return {"item_id": part.item_id, "output_index": part.index, **part.place}
-
-
-def _frame_deltas(part: _Part, kind: str, after: bytes = b"") -> None:
-    """Encode the parts of a delta's frame around its number and text, once per part."""
-    name = f"response.{kind}.delta"
-    where = _json.dumps({"type": name, **_where(part)})[:-1]
-    part.before = b'event: %b\ndata: %b,"sequence_number":' % (name.encode(), where)
-    part.after = after + b"}\n\n"
+        return out + self._event(b"response." + status.encode(), self._response())
