@@ -104,6 +104,46 @@ def test_a_run_of_deltas_in_one_packet_gives_the_same_bytes_as_single_deltas(
     assert outcome(made(), [b"".join(frames)]) == outcome(made(), frames)
 
 
+def chat_chunk(delta: dict[str, Any], finish: str | None = None, **members: Any) -> dict[str, Any]:
+    choice = {"index": 0, "delta": delta, "finish_reason": finish}
+    head = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+    return {**head, "choices": [choice], **members}
+
+
+UNEQUAL_CHUNKS = [
+    chat_chunk({"content": "t"}, obfuscation="x"),
+    chat_chunk({"content": "t", "reasoning_content": "r"}),
+    chat_chunk({"content": ""}),
+    chat_chunk({"content": None}),
+    chat_chunk({"refusal": "no"}),
+    chat_chunk({"content": "t"}, choices=[{"index": 1, "delta": {"content": "t"}}]),
+    chat_chunk({"content": "t"}, note={"content": "t"}),
+    chat_chunk({"content": 'a","b'}),
+    chat_chunk({"content": "t"}, usage={"prompt_tokens": 1, "completion_tokens": 2}),
+]
+
+
+@given(
+    st.lists(WORDS.filter(bool), min_size=6, max_size=12),
+    st.lists(st.tuples(st.integers(0, 12), st.sampled_from(UNEQUAL_CHUNKS)), max_size=2),
+    st.sampled_from(sorted(faces())),
+)
+def test_chunks_that_differ_in_their_text_give_the_same_bytes_in_one_packet_as_alone(
+    words: list[str], others: list[tuple[int, dict[str, Any]]], face: str
+) -> None:
+    chunks = [chat_chunk({"content": word}) for word in words]
+    for at, other in others:
+        chunks.insert(at, other)
+    chunks = [chat_chunk({"role": "assistant", "content": "b"}), *chunks, chat_chunk({}, "stop")]
+    frames = [b"data: %b\n\n" % json.dumps(c, separators=(",", ":")).encode() for c in chunks]
+
+    def made() -> StreamTranslator:
+        return StreamTranslator(SSEFramer(), OPENAI_CHAT.decoder(), faces()[face].encoder(REQUEST))
+
+    head, *rest = frames
+    assert outcome(made(), [head, b"".join(rest)]) == outcome(made(), frames)
+
+
 def test_each_packet_is_translated_at_once() -> None:
     translator = StreamTranslator(
         SSEFramer(), ANTHROPIC_MESSAGES.decoder(), OPENAI_CHAT.encoder(REQUEST)

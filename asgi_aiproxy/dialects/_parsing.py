@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -229,10 +229,9 @@ def get_text(where: Any, name: str) -> str:
     return value if isinstance(value, str) else ""
 
 
-def objects(value: Any) -> Iterator[dict[str, Any]]:
-    """The objects in a list. Items of other types are skipped; nothing if `value` is not a list."""
-    if isinstance(value, list):
-        yield from (item for item in value if isinstance(item, dict))
+def objects(value: Any) -> Sequence[dict[str, Any]]:
+    """The objects in a list. Items of other types are skipped; none if `value` is not a list."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else ()
 
 
 def excerpt(data: bytes, limit: int = 300) -> str:

@@ -55,7 +55,7 @@ class NoChat(OutboundDialect):
         answer = _parsing.parse_object(body) or {}
         detail = answer.get("detail", answer)
         if isinstance(detail, list):  # of a validation
-            detail = next(_parsing.objects(detail), {})
+            detail = next(iter(_parsing.objects(detail)), {})
         text = detail if isinstance(detail, str) else ""
         for name in ("message", "err_msg", "msg", "error", "reason"):
             text = text or _parsing.get_text(detail, name)

@@ -257,8 +257,8 @@ class DeepgramTranscription(TranscriptionAPI):
         """Read the first channel."""
         found = read_object(bodies[-1])
         results = found.get("results")
-        channel = next(_parsing.objects((results or {}).get("channels")), None)
-        best = next(_parsing.objects((channel or {}).get("alternatives")), None)
+        channel = next(iter(_parsing.objects((results or {}).get("channels"))), None)
+        best = next(iter(_parsing.objects((channel or {}).get("alternatives"))), None)
         if channel is None or best is None:
             raise _parsing.unparsable_response_error(200, bodies[-1])
         metadata = found.get("metadata")

@@ -14,6 +14,7 @@ build-with-claude/structured-outputs, models/*/whats-new-*, models/*/migration-g
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Literal
 
 from asgi_aiproxy.messages import FrozenStruct
@@ -225,6 +226,7 @@ def version(model: str) -> Version | None:
     return (int(found[1]), int(found[2] or 0)) if found else None
 
 
+@lru_cache(maxsize=1024)
 def of(name: str) -> Model:
     """The row for the name of a model, in the spelling of any platform."""
     name = name.lower()

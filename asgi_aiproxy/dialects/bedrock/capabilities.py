@@ -12,6 +12,7 @@ structured-output, model-parameters-*; docs.aws.amazon.com/nova/latest/nova2-use
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Any, Literal
 
 import msgspec
@@ -51,6 +52,7 @@ _FAMILIES: tuple[tuple[re.Pattern[str], Model], ...] = tuple(
 )
 
 
+@lru_cache(maxsize=1024)
 def of(model: str) -> Model:
     """The capabilities of the model with this id or ARN."""
     name = model.lower()

@@ -14,6 +14,7 @@ docs.cloud.google.com/gemini-enterprise-agent-platform/models/thinking (levels b
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Literal
 
 from asgi_aiproxy.messages import FrozenStruct
@@ -74,6 +75,7 @@ ROWS = (
 )
 
 
+@lru_cache(maxsize=1024)
 def of(name: str) -> Model:
     """The row of a model."""
     return next(row for row in ROWS if re.search(row.name, name))

@@ -156,6 +156,9 @@ def decode_citations(candidate: Mapping[str, Any], text: str) -> tuple[Citation,
     Positions count bytes of UTF-8. https://ai.google.dev/api/generate-content#GroundingMetadata
     """
     grounding = candidate.get("groundingMetadata") or {}
+    recited = candidate.get("citationMetadata") or {}
+    if not grounding and not recited:
+        return ()
     sources = [_source(chunk) for chunk in _parsing.objects(grounding.get("groundingChunks"))]
     encoded = text.encode("utf-8", "replace")
 
@@ -182,7 +185,6 @@ def decode_citations(candidate: Mapping[str, Any], text: str) -> tuple[Citation,
             Citation(url=_parsing.get_text(s, "uri"), title=_parsing.get_text(s, "title"))
             for s in sources
         ]
-    recited = candidate.get("citationMetadata") or {}
     for name in ("citationSources", "citations"):  # on the Gemini API, on Vertex AI
         cited += [cite(found, found) for found in _parsing.objects(recited.get(name))]
     return tuple(found for found in cited if found.url or found.title)
@@ -227,30 +229,37 @@ def encode_citations(cited: Sequence[tuple[Citation, int, int]], text: str) -> d
 _COUNTS = ("promptTokenCount", "candidatesTokenCount")
 
 
+def has_counts(usage: Any) -> bool:
+    """Whether `usageMetadata` has counts: Vertex AI first sends only the type of traffic."""
+    return isinstance(usage, dict) and not usage.keys().isdisjoint(_COUNTS)
+
+
 def decode_usage(usage: Any) -> Usage | None:
     """Read `usageMetadata`. Google counts reasoning outside the candidates: it is added."""
-    if not isinstance(usage, dict) or not any(name in usage for name in _COUNTS):
-        return None  # Vertex AI first sends only the type of traffic
+    if not has_counts(usage):
+        return None
     thought = _parsing.read_count(usage, "thoughtsTokenCount")
     prompt = _parsing.read_count(usage, "promptTokenCount")
+    into = _by_modality(usage.get("promptTokensDetails"))
+    out = _by_modality(usage.get("candidatesTokensDetails"))
     return Usage(
         input=prompt + _parsing.read_count(usage, "toolUsePromptTokenCount"),
         output=_parsing.read_count(usage, "candidatesTokenCount") + thought,
         cache_read=_parsing.read_count(usage, "cachedContentTokenCount"),
         reasoning=thought,
-        audio_input=_of_kind(usage.get("promptTokensDetails"), "AUDIO"),
-        audio_output=_of_kind(usage.get("candidatesTokensDetails"), "AUDIO"),
-        image_input=_of_kind(usage.get("promptTokensDetails"), "IMAGE"),
-        image_output=_of_kind(usage.get("candidatesTokensDetails"), "IMAGE"),
+        audio_input=into.get("AUDIO", 0),
+        audio_output=out.get("AUDIO", 0),
+        image_input=into.get("IMAGE", 0),
+        image_output=out.get("IMAGE", 0),
     )
 
 
-def _of_kind(details: Any, kind: str) -> int:
-    return sum(
-        _parsing.read_count(part, "tokenCount")
-        for part in _parsing.objects(details)
-        if part.get("modality") == kind
-    )
+def _by_modality(details: Any) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for part in _parsing.objects(details):
+        modality = _parsing.get_text(part, "modality")
+        counts[modality] = counts.get(modality, 0) + _parsing.read_count(part, "tokenCount")
+    return counts
 
 
 def encode_usage(usage: Usage) -> dict[str, Any]:

@@ -7,7 +7,7 @@ https://ai.google.dev/api/generate-content. Google's API accepts `snake_case` as
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
@@ -143,8 +143,9 @@ class PlainContent(Struct, gc=False):
 
 class PlainCandidate(Struct, gc=False, rename="camel"):
     content: PlainContent
-    index: int = 0
-    finish_reason: None = None
+    index: Literal[0] = 0
+    finish_reason: str | None = None
+    finish_message: None = None
     grounding_metadata: None = None
     citation_metadata: None = None
 
@@ -158,6 +159,14 @@ class PlainChunk(Struct, gc=False, rename="camel"):
     prompt_feedback: None = None
 
 
+class ChunkNames(Struct, gc=False, rename="camel"):
+    """What the first chunk says of the response; all others repeat it."""
+
+    response_id: str = ""
+    model_version: str = ""
+
+
+chunk_names = msgspec.json.Decoder(ChunkNames)
 plain_chunk = msgspec.json.Decoder(PlainChunk)
 plain_chunks = msgspec.json.Decoder(list[PlainChunk])
 

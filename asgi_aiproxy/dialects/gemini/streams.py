@@ -35,6 +35,7 @@ from asgi_aiproxy.messages import (
 
 NAME = "gemini"
 _decode_plain = schemas.plain_chunk.decode
+_decode_names = schemas.chunk_names.decode
 _decode_plains = schemas.plain_chunks.decode
 _TEXT, _REASONING = Text(), Reasoning()
 
@@ -49,7 +50,7 @@ class Decoder:
     def __init__(self, new_id: NewId) -> None:
         self.model = ""
         self._usage: Usage | None = None
-        self._encoded_usage = msgspec.Raw()  # the latest usage, still encoded
+        self._counts: msgspec.Raw | dict[str, Any] | None = None  # the latest, not read yet
         self._new_id = new_id
         self._blocks = Blocks()
         self._started = False
@@ -63,32 +64,36 @@ class Decoder:
     @property
     def usage(self) -> Usage | None:
         """The tokens known so far. Every chunk has usage; the last one counts."""
-        if self._encoded_usage:
-            self._usage = (
-                responses.decode_usage(_json.loads(bytes(self._encoded_usage))) or self._usage
-            )
-            self._encoded_usage = msgspec.Raw()
+        counts, self._counts = self._counts, None
+        if isinstance(counts, msgspec.Raw):
+            counts = _json.loads(bytes(counts))
+        if counts is not None:
+            self._usage = responses.decode_usage(counts) or self._usage
         return self._usage
 
     def feed(self, data: bytes) -> Sequence[Event]:
         """The events of one chunk."""
-        if self._started:
-            try:
-                chunk = _decode_plain(data)
-            except ValueError:
-                pass
-            else:
-                return self._plain(chunk)
+        try:
+            chunk = _decode_plain(data)
+            names = None if self._started else _decode_names(data)
+        except ValueError:
+            pass
+        else:
+            events = self._plain(chunk)
+            if names is None:
+                return events
+            return [self._start(names.response_id, names.model_version), *events]
         if not data.lstrip().startswith(b"{"):
             return ()  # keep-alive data of some servers
         return self.chunk(_json.loads(data))
 
     def _plain(self, chunk: schemas.PlainChunk) -> Sequence[Event]:
         if chunk.usage_metadata:
-            self._encoded_usage = chunk.usage_metadata
+            self._counts = chunk.usage_metadata
         (candidate,) = chunk.candidates
         (part,) = candidate.content.parts
-        if candidate.index != 0 or not part.text:
+        self._finish_reason = candidate.finish_reason or self._finish_reason
+        if not part.text:
             return ()
         if part.thought:
             return self._blocks.text(_REASONING, part.text)
@@ -101,12 +106,10 @@ class Decoder:
             raise errors.read_error(chunk["error"], 200)
         events: list[Event] = []
         if not self._started:
-            self._started = True
-            self.model = _parsing.get_text(chunk, "modelVersion")
-            events.append(MessageStart(_parsing.get_text(chunk, "responseId"), self.model))
-        usage = responses.decode_usage(chunk.get("usageMetadata"))
-        if usage is not None:
-            self._usage, self._encoded_usage = usage, msgspec.Raw()
+            response_id = _parsing.get_text(chunk, "responseId")
+            events.append(self._start(response_id, _parsing.get_text(chunk, "modelVersion")))
+        if responses.has_counts(chunk.get("usageMetadata")):
+            self._counts = chunk["usageMetadata"]
         blocked = _parsing.get_text(chunk.get("promptFeedback"), "blockReason")
         if blocked:
             self._finish_reason = "SAFETY"
@@ -115,6 +118,10 @@ class Decoder:
             if not candidate.get("index"):
                 events += self._candidate(candidate)
         return events
+
+    def _start(self, response_id: str, model: str) -> MessageStart:
+        self._started, self.model = True, model
+        return MessageStart(response_id, model)
 
     def run(self, pieces: list[bytes]) -> tuple[int, list[str], int] | None:
         """Return the block, the texts and the number of the chunks that contain nothing but
@@ -133,15 +140,15 @@ class Decoder:
         texts = [
             part.text
             for chunk in chunks
-            if (part := chunk.candidates[0].content.parts[0]).text
+            if (part := (candidate := chunk.candidates[0]).content.parts[0]).text
             and not part.thought
-            and chunk.candidates[0].index == 0
+            and candidate.finish_reason is None
         ]
         if len(texts) != used:
             return None
         self._text += texts
-        encoded_usage = next((c.usage_metadata for c in reversed(chunks) if c.usage_metadata), None)
-        self._encoded_usage = encoded_usage or self._encoded_usage
+        counts = next((c.usage_metadata for c in reversed(chunks) if c.usage_metadata), None)
+        self._counts = counts or self._counts
         return number, texts, used
 
     def close(self) -> Sequence[Event]:

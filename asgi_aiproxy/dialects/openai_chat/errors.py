@@ -152,7 +152,7 @@ def read_error(answer: dict[str, Any], status: int) -> APIError:
         found = {**answer, "message": found} if isinstance(found, str) else answer
     if base := _base_response(answer):
         found, status = base, _BASE_RESPONSE_STATUSES.get(int(base["code"]), 500)
-    elif found is answer and (listed := next(_parsing.objects(answer.get("errors")), None)):
+    elif found is answer and (listed := next(iter(_parsing.objects(answer.get("errors"))), None)):
         found = listed  # Cloudflare
     code = found.get("code")
     if isinstance(code, int) and code >= _FIRST_OWN_CODE:

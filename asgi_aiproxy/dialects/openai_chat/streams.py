@@ -5,8 +5,11 @@ https://platform.openai.com/docs/api-reference/chat-streaming
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
+
+import msgspec
 
 from asgi_aiproxy.dialects import _parsing
 from asgi_aiproxy.dialects._blocks import MIN_RUN, Blocks
@@ -31,7 +34,9 @@ from asgi_aiproxy.messages import (
 
 _decode_plain = schemas.plain_choices.decode
 _decode_plains = schemas.plain_choices_each.decode
+_decode_texts = msgspec.json.Decoder(list[str]).decode
 _TEXT, _REASONING = Text(), Reasoning()
+_content = re.compile(rb'"content": ?("(?:[^"\\]|\\.)*+")').search
 
 
 class Decoder:
@@ -98,18 +103,7 @@ class Decoder:
             used -= 1  # finish reason and usage
         if number is None or used < MIN_RUN or self.ended:
             return None
-        try:
-            chunks = _decode_plains(b"[%b]" % b",".join(pieces[:used]))
-        except (ValueError, RecursionError):
-            return None
-        texts = [
-            delta.content
-            for chunk in chunks
-            if (delta := chunk.choices[0].delta).content
-            and not delta.reasoning_content
-            and not delta.reasoning
-            and chunk.choices[0].index == 0
-        ]
+        texts = _texts_of_equal_chunks(pieces[:used]) or _texts(pieces[:used])
         return (number, texts, used) if len(texts) == used else None
 
     def close(self) -> Sequence[Event]:
@@ -175,3 +169,41 @@ class Decoder:
         arguments = responses.arguments_text(function.get("arguments"))
         if arguments:
             yield from self._blocks.arguments("legacy", arguments)
+
+
+def _texts(pieces: list[bytes]) -> list[str]:
+    """The texts of chunks that hold nothing but text; fewer if others are among them."""
+    try:
+        chunks = _decode_plains(b"[%b]" % b",".join(pieces))
+    except (ValueError, RecursionError):
+        return []
+    return [
+        delta.content
+        for chunk in chunks
+        if (delta := chunk.choices[0].delta).content
+        and not delta.reasoning_content
+        and not delta.reasoning
+        and chunk.choices[0].index == 0
+    ]
+
+
+def _texts_of_equal_chunks(pieces: list[bytes]) -> list[str]:
+    """The texts of chunks that differ in nothing but their text; empty if others are among them.
+
+    Only the first chunk is decoded, and the texts. That all else is equal is found by putting the
+    chunks together again, which takes less than a third of the time of decoding them.
+    """
+    first = pieces[0]
+    content = _content(first)
+    if content is None or len(_texts([first])) != 1 or first.count(b'"content":') > 1:
+        return []
+    before, after = first[: content.start(1)], first[content.end(1) :]
+    begin, end = len(before), -len(after)
+    quoted = [piece[begin:end] for piece in pieces]
+    if before + (after + before).join(quoted) + after != b"".join(pieces):
+        return []
+    try:
+        texts = _decode_texts(b"[%b]" % b",".join(quoted))
+    except ValueError:
+        return []
+    return texts if all(texts) else []

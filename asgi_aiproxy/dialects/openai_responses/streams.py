@@ -303,12 +303,12 @@ class Decoder:
             item = {"type": "custom_tool_call", "name": call.name, "input": "".join(pieces)}
             whole = decode_call(call.id, item)
             yield from self._single(msgspec.structs.replace(whole, extra=call.extra))
-        yield from self._missing(list(_parsing.objects(answer.get("output"))))
+        yield from self._missing(_parsing.objects(answer.get("output")))
         stop, word = responses.stop_reason(answer, self._called)
         self.ended = True
         yield MessageEnd(stop, self.usage, word, conversation=responses.kept_id(answer))
 
-    def _missing(self, output: list[dict[str, Any]]) -> Iterator[Event]:
+    def _missing(self, output: Sequence[dict[str, Any]]) -> Iterator[Event]:
         """What only the end has: some servers stream texts but no calls, or nothing at all."""
         nothing, silent = not self._started_keys, not self._spoke
         for index, item in enumerate(output):
