@@ -54,8 +54,9 @@ class Conversion(msgspec.Struct, frozen=True, gc=False):
 
     `translate` is None if the response passes through. `media_type` is that of the client's
     response; empty if it is JSON. With `response`, it is known and no request is sent. `follow_up`
-    returns the next request of the same call, if one may be needed; `earlier` are the bodies of the
-    responses before the one that is read.
+    returns the next request of the same call, if one may be needed; `parts` are requests that can
+    be sent at the same time, and `part_usage` what the response to one is charged for. `earlier`
+    are the bodies of the responses before the one that is read.
     """
 
     draft: ProviderRequest
@@ -63,6 +64,8 @@ class Conversion(msgspec.Struct, frozen=True, gc=False):
     response: bytes | None = None
     media_type: str = ""
     follow_up: Callable[[Sequence[bytes]], FollowUp | None] | None = None
+    parts: Sequence[ProviderRequest] = ()
+    part_usage: Callable[[bytes], Usage | None] | None = None
     earlier: tuple[bytes, ...] = ()
 
 
@@ -91,20 +94,15 @@ def in_batches(request: GatewayRequest, draft: ProviderRequest) -> Conversion | 
     if batches is None:
         return None
 
-    def batch(number: int) -> ProviderRequest | None:
-        body = batches.body(number)
-        return msgspec.structs.replace(draft, body=body) if body else None
-
-    def follow_up(bodies: Sequence[bytes]) -> FollowUp | None:
-        following = batch(len(bodies))
-        return FollowUp(draft=following, method="POST") if following is not None else None
+    first, *others = [msgspec.structs.replace(draft, body=body) for body in batches.bodies()]
 
     def translate(bodies: Sequence[bytes]) -> tuple[bytes, str, Usage | None]:
         joined = batches.join(bodies)
         return joined, *read_usage(request, joined)
 
-    first = batch(0)
-    return Conversion(first or draft, translate, follow_up=follow_up)
+    return Conversion(
+        first, translate, parts=others, part_usage=lambda body: read_usage(request, body)[1]
+    )
 
 
 def read_usage(request: GatewayRequest, body: bytes) -> tuple[str, Usage | None]:
@@ -207,4 +205,6 @@ def _convert(
         translate,
         media_type=client.media_type(sent),
         follow_up=(lambda bodies: api.follow_up(bodies, sent)) if follows else None,
+        parts=api.parts(sent),
+        part_usage=lambda body: api.part_usage(body, sent),
     )

@@ -50,7 +50,7 @@ from asgi_aiproxy.exchange.error_mapping import (
     more_relevant_error,
     no_key_error,
 )
-from asgi_aiproxy.exchange.follow_ups import gather
+from asgi_aiproxy.exchange.follow_ups import CallRequests, gather
 from asgi_aiproxy.exchange.guarded import FILTERING, GuardedTranslator, ResponseRefusedError
 from asgi_aiproxy.exchange.key_rotation import KeyRotation
 from asgi_aiproxy.exchange.record import ExchangeRecord, close_response, reported_usage
@@ -281,8 +281,9 @@ class Exchange:
         with self.monitor.timeout(timeouts.first, "The provider did not answer in time."):
             self._response = response = await self._relay.transport.send(outgoing)
             if prepared.conversion is not None:
-                gathering = self._relay.transport, prepared, key, request.sent_headers
-                response, prepared = await gather(*gathering, response)
+                common = self._relay.transport, prepared, key, request.sent_headers
+                call = CallRequests(*common, self._record.paid)
+                response, prepared = await gather(call, response)
                 self._response = response
             if not 200 <= response.status < 300:
                 raise await self._refusal(prepared, response)

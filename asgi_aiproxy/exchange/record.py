@@ -24,7 +24,7 @@ from asgi_aiproxy.exchange.admission import (
     settle,
 )
 from asgi_aiproxy.exchange.attribution import NO_LABELS, Labels
-from asgi_aiproxy.messages import Usage
+from asgi_aiproxy.messages import Usage, add_usage
 from asgi_aiproxy.upstream.base import UpstreamResponse
 from asgi_aiproxy.usage.record import Attempt, Outcome, Recorder, UsageRecord, plausible_usage
 
@@ -70,6 +70,7 @@ class ExchangeRecord(msgspec.Struct, kw_only=True, eq=False):
     failure: APIError | None = None
     attempts: list[Attempt] = []  # not the only one, if that was the answer
     emulated: tuple[str, ...] = ()
+    _paid: Usage | None = None  # of attempts that failed after a part of them was answered
     _started_ticks: float = msgspec.field(default_factory=time.perf_counter)
     _answered: bool = False
     _sent_at: float | None = None  # of the current attempt
@@ -95,6 +96,10 @@ class ExchangeRecord(msgspec.Struct, kw_only=True, eq=False):
         if self._sent_at is not None:
             code = error.code or next(iter(error.words), "")
             self._add_attempt(error.upstream_status or 0, code, error.message)
+
+    def paid(self, usage: Usage) -> None:
+        """A part of an attempt that failed was answered, and is charged for."""
+        self._paid = add_usage(self._paid, plausible_usage(usage))
 
     def _add_attempt(self, status: int, code: str, message: str) -> None:
         sent, self._sent_at = self._sent_at, None
@@ -131,6 +136,7 @@ class ExchangeRecord(msgspec.Struct, kw_only=True, eq=False):
     def to_usage_record(self, reported: tuple[str, Usage | None]) -> UsageRecord:
         """The usage record, with the model and the usage that the provider reported."""
         model, usage = reported
+        usage = add_usage(self._paid, usage)
         error = self.error
         if self._sent_at is not None:  # the response was not awaited
             message = error.message if error is not None else "The client disconnected."

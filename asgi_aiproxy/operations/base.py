@@ -10,10 +10,11 @@ neutral response, which belong to no vendor. Two kinds of objects convert from a
 So n client APIs and m vendor APIs need n + m classes. A provider that has the client's own API
 names the operation in its `native_operations`: then requests and responses pass through unchanged.
 
-Some vendors need several requests for one call: to poll a job, to fetch its result, to embed more
-texts than one request may have. `follow_up` returns the next of these requests from the bodies
-received so far, and `decode_response` takes all of them. Both keep no state, so that an attempt
-that fails can begin again with another key.
+Some vendors need several requests for one call. `follow_up` returns the next one from the bodies
+received so far: to poll a job, to fetch its result. `parts` are requests that do not depend on one
+another, and are sent at the same time: to embed more texts than one request may have. Then
+`decode_response` takes the bodies of all. None of them keeps state, so that an attempt that fails
+can begin again with another key.
 
 Pure: no I/O.
 """
@@ -98,6 +99,17 @@ class OperationAPI(ABC, Generic[RequestT, ResponseT]):
 
     def follow_up(self, bodies: Sequence[bytes], request: RequestT) -> FollowUp | None:
         """The next request of the call; None if `bodies` is all that is needed. Raises APIError."""
+        return None
+
+    def parts(self, request: RequestT) -> Sequence[ProviderRequest]:
+        """The requests after the first one that do not depend on its response."""
+        return ()
+
+    def part_usage(self, body: bytes, request: RequestT) -> Usage | None:
+        """What the response to the first request, or to one of `parts`, is charged for.
+
+        It is recorded if another part fails. Raises APIError or ValueError if it is invalid.
+        """
         return None
 
 

@@ -4,8 +4,8 @@ An `EmbeddingsAPI` writes requests for providers and reads their responses. Thos
 as well are a `ClientEmbeddingsAPI`. A vendor with an API of its own gets a module with such a
 class, and an instance of it among the `operations` of its `Provider`.
 
-A request with more texts than the vendor takes at once is sent in several batches, one after the
-other, and their vectors are joined.
+A request with more texts than the vendor takes at once is sent in several batches, some at the same
+time, and their vectors are joined.
 
 Vectors stay as the JSON text that the provider sent: they are only parsed if the client requested
 them in base64.
@@ -27,7 +27,7 @@ from asgi_aiproxy import _json
 from asgi_aiproxy.dialects.base import ProviderRequest
 from asgi_aiproxy.errors import APIError, ErrorKind, invalid
 from asgi_aiproxy.messages import Usage
-from asgi_aiproxy.operations.base import ClientOperation, FollowUp, OperationAPI
+from asgi_aiproxy.operations.base import ClientOperation, OperationAPI
 
 # A call is at most so many requests to a provider.
 MAX_BATCHES = 100
@@ -112,13 +112,15 @@ class EmbeddingsAPI(OperationAPI[EmbeddingsRequest, EmbeddingsResponse]):
             raise invalid(message, request.input_member, "invalid_value")
         return self.encode_batch(self._batch(request, 0))
 
-    def follow_up(self, bodies: Sequence[bytes], request: EmbeddingsRequest) -> FollowUp | None:
-        """The request for the next batch."""
-        most = self.limit_of(request)
-        if not most or len(bodies) * most >= len(request.inputs):
-            return None
-        draft = self.encode_batch(self._batch(request, len(bodies)))
-        return FollowUp(draft=draft, method="POST")
+    def parts(self, request: EmbeddingsRequest) -> Sequence[ProviderRequest]:
+        """The requests for the batches after the first one."""
+        most, count = self.limit_of(request), len(request.inputs)
+        starts = range(most, count, most) if most else ()
+        return [self.encode_batch(self._batch(request, start // most)) for start in starts]
+
+    def part_usage(self, body: bytes, request: EmbeddingsRequest) -> Usage | None:
+        """The tokens of one batch."""
+        return self.decode_batch(body, request).usage
 
     def decode_response(
         self, bodies: Sequence[bytes], request: EmbeddingsRequest

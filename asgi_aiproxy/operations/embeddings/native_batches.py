@@ -74,10 +74,10 @@ class NativeBatches:
             raise invalid(message, form.inputs, "invalid_value")
         return cls(form, body, inputs)
 
-    def body(self, number: int) -> dict[str, Any] | None:
-        """The members of one request, counted from 0; None after the last one."""
-        inputs = self._batch(number)
-        return {**self._body, self._form.inputs: inputs} if inputs else None
+    def bodies(self) -> list[dict[str, Any]]:
+        """The members of the requests."""
+        count = -(-len(self._inputs) // self._form.limit)
+        return [{**self._body, self._form.inputs: self._batch(number)} for number in range(count)]
 
     def join(self, bodies: Sequence[bytes]) -> bytes:
         """The response of all, made of those of the batches. Raises APIError."""
