@@ -234,6 +234,7 @@ MAY: dict[str, set[str]] = {
 # Third-party packages, by the only modules that may import them; msgspec may be used anywhere.
 THIRD: dict[str, set[str]] = {
     "accounts.passwords": {"argon2", "bcrypt"},
+    "accounts.totp": {"pyotp", "segno"},
     "admin.live_tail": {"sse_starlette"},
     "config.accounts_settings": {"pydantic"},
     "admin.routing": {"starlette"},
@@ -263,7 +264,8 @@ THIRD: dict[str, set[str]] = {
     "providers.google_credentials": {"google"},
     "upstream.http1": {"httptools"},
     "upstream.reqwest": {"pyreqwest"},
-    "services.identity_providers": {"authlib", "httpx2", "joserfc"},
+    "services.identity_providers": {"authlib", "httpx2"},
+    "services.oidc": {"authlib", "joserfc"},
     "stores.redis.connection": {"redis"},
     "upstream.httpx": {"httpx"},
     "upstream.connect": {"certifi"},

@@ -31,6 +31,7 @@ import msgspec
 from asgi_aiproxy.accounts.groups import Account
 from asgi_aiproxy.accounts.table import NoSuchRowError, RowExistsError
 from asgi_aiproxy.accounts.tokens import Tokens
+from asgi_aiproxy.accounts.totp import SecondFactor
 from asgi_aiproxy.errors import AIProxyError
 from asgi_aiproxy.principal import Budget, Limits, Principal
 from asgi_aiproxy.stores.base import Store, check_store
@@ -83,6 +84,7 @@ class User(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     - `access_token`: the digest of its access token for One API's management calls.
     - `invite_code`: by which new users name it; `inviter_id` is the user that it has named.
     - `identities`: the accounts at identity providers with which it signs in (`issuer subject`).
+    - `totp`: its second factor, which it needs to sign in.
     - `created`, `signed_in`: Unix times; `links`: its one-time links.
     """
 
@@ -99,6 +101,7 @@ class User(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     invite_code: str = ""
     inviter_id: int = 0
     identities: tuple[str, ...] = ()
+    totp: SecondFactor | None = None
     created: float = 0.0
     signed_in: float = 0.0
     links: dict[LinkKind, OneTimeLink] = {}
@@ -114,9 +117,15 @@ class User(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return ROLE_NAMES[_known_role(self.role)]
 
     @property
+    def second_factor(self) -> bool:
+        """Whether it has a second factor."""
+        return self.totp is not None
+
+    @property
     def session_proof(self) -> str:
         """A digest that changes with what a user signs in with, and with its role."""
-        facts = (self.id, self.password, self.role, *sorted(self.identities))
+        second = self.totp.secret if self.totp is not None else ""
+        facts = (self.id, self.password, self.role, second, *sorted(self.identities))
         return hashlib.sha256("\n".join(map(str, facts)).encode()).hexdigest()
 
 

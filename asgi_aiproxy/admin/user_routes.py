@@ -71,6 +71,14 @@ def user_routes(service: UserService, invitations: Invitations) -> list[Route]:
         ),
         Route(
             method="DELETE",
+            path="/users/{id}/second-factor",
+            need="write",
+            run=lambda call: service.reset_second_factor(_number(call), call.by),
+            answer=UserOut,
+            summary="Remove the second factor of a user with a role below one's own.",
+        ),
+        Route(
+            method="DELETE",
             path="/users/{id}",
             need="write",
             run=lambda call: service.drop(_number(call), call.by),

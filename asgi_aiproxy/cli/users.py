@@ -43,6 +43,8 @@ def add(commands: Commands) -> None:
     role = _one(add_command(group, "role", "change the role of a user", _role))
     role.add_argument("role", choices=list(ROLE_NUMBERS))
     _one(add_command(group, "reset", "print a link, valid once, to set a new password", _reset))
+    factor = "remove the second factor of a user, which has lost it"
+    _one(add_command(group, "remove-second-factor", factor, _remove_second_factor))
     _one(add_command(group, "remove", "remove a user, its tokens and its account", _remove))
 
 
@@ -116,6 +118,16 @@ def _reset(arguments: argparse.Namespace) -> int:
         url = link_url(context.settings, "password", link.link)
         text = f"{user.username} can set a new password, once, within a day at:\n{url}"
         _print(arguments, link, text)
+
+    return run_command(arguments, do)
+
+
+def _remove_second_factor(arguments: argparse.Namespace) -> int:
+    async def do(context: CommandContext) -> None:
+        service = _service(context)
+        found = await _found(service, arguments)
+        user = await service.reset_second_factor(found.id, context.by)
+        _print(arguments, user, f"The user {user.username} signs in without a second factor.")
 
     return run_command(arguments, do)
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
+from asgi_aiproxy.config.providers import make_sealer
 from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.principal import Budget
 from asgi_aiproxy.services.audit import AuditLog
-from asgi_aiproxy.services.identity_providers import (
-    GitHubProvider,
-    IdentityProvider,
-    OIDCProvider,
-)
+from asgi_aiproxy.services.github import GitHubProvider
+from asgi_aiproxy.services.identity_providers import IdentityProvider
 from asgi_aiproxy.services.low_balance import LowBalanceMail
 from asgi_aiproxy.services.mail import SMTPMailer
+from asgi_aiproxy.services.oidc import OIDCProvider
+from asgi_aiproxy.services.second_factor import SecondFactors
 from asgi_aiproxy.services.sign_in import SignInService
 from asgi_aiproxy.services.sign_up import SignUpRules
 from asgi_aiproxy.services.users import UserService
@@ -60,7 +60,10 @@ def check_accounts(settings: Settings) -> None:
 
 
 def make_sign_in(settings: Settings, users: UserService) -> SignInService | None:
-    """Return the service that signs users in; None if they are not enabled."""
+    """Return the service that signs users in; None if they are not enabled.
+
+    Raises ConfigurationError.
+    """
     given = settings.accounts
     if not given.enabled:
         return None
@@ -77,6 +80,7 @@ def make_sign_in(settings: Settings, users: UserService) -> SignInService | None
         mailer=_mailer(given),
         url=given.url,
         name=settings.console_name,
+        factors=_second_factors(settings, users),
         providers=[_provider(name, each, settings) for name, each in given.providers.items()],
     )
 
@@ -94,6 +98,19 @@ def make_low_balance_mail(settings: Settings, store: Store) -> LowBalanceMail | 
         name=settings.console_name,
         link=settings.site.top_up_url or given.url,
     )
+
+
+def _second_factors(settings: Settings, users: UserService) -> SecondFactors | None:
+    """Return the second factors; None if their secrets could not be encrypted in the store."""
+    cipher, required = make_sealer(settings), settings.accounts.second_factor
+    if cipher is None:
+        if required:
+            raise ConfigurationError(
+                "accounts.second_factor: with Redis or a store file it requires sealing_keys, "
+                "which encrypt the secrets of authenticators."
+            )
+        return None
+    return SecondFactors(users, cipher=cipher, required=required, name=settings.console_name)
 
 
 def _provider(name: str, given: IdentityProviderSettings, settings: Settings) -> IdentityProvider:

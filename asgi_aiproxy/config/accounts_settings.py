@@ -30,7 +30,7 @@ class MailSettings(BaseModel):
 class IdentityProviderSettings(BaseModel):
     """An identity provider: `oidc` with an `issuer`, or `github`.
 
-    See `asgi_aiproxy.services.identity_providers`. `url` and `api_url` are those of a GitHub
+    See `asgi_aiproxy.services.oidc` and `.github`. `url` and `api_url` are those of a GitHub
     Enterprise Server.
     """
 
@@ -58,6 +58,7 @@ class AccountsSettings(BaseModel):
     - `credit`: the budgets of new users. `invited_credit` and `inviter_credit` are added to those
       of a user that was invited by another one, and of the other one.
     - `providers`: identity providers, by their names in URLs.
+    - `second_factor`: the roles whose users need a second factor.
     - `confirm_minutes`: for how long a sign-in is enough for actions of weight; 0: always.
     - `low_balance`: from which of the `budget_alerts.thresholds` on a user is sent a mail.
     """
@@ -73,5 +74,6 @@ class AccountsSettings(BaseModel):
     inviter_credit: BudgetText | None = None
     mail: MailSettings | None = None
     providers: dict[str, IdentityProviderSettings] = {}
+    second_factor: list[Literal["user", "operator", "root"]] = []
     confirm_minutes: float = Field(default=10.0, ge=0)
     low_balance: float = Field(default=0.8, gt=0, le=1)

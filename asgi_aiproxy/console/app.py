@@ -136,6 +136,7 @@ class Console:
             playground=gateway is not None,
             users=users is not None,
             external=users is not None and bool(users.external.providers),
+            second_factors=users is not None and users.factors is not None,
             about=bool(site and site.about),
         )
         self._router = router_of(self.routes, self._run)
@@ -367,7 +368,7 @@ _KEY = "asgi_aiproxy.console.request"
 def _with_headers(answer: PageAnswer | ASGIApp, headers: RawHeaders) -> PageAnswer | ASGIApp:
     """Add the cookie of a new session; one that the page itself has set comes later, and counts."""
     if isinstance(answer, PageAnswer) and headers:
-        return replace(answer, headers=[*headers, *answer.headers])
+        return replace(answer, headers=[]).with_headers([*headers, *answer.headers])
     return answer
 
 

@@ -38,6 +38,10 @@ class PageAnswer:
     media_type: bytes = b"text/html; charset=utf-8"
     pieces: Iterator[str] | None = None
 
+    def with_headers(self, headers: Iterable[tuple[bytes, bytes]]) -> PageAnswer:
+        """Return the response with further headers."""
+        return replace(self, headers=[*self.headers, *headers])
+
     async def completed(self) -> PageAnswer:
         """Return the response with its whole body."""
         if self.pieces is None:

@@ -42,6 +42,21 @@ class ProviderStep(msgspec.Struct, frozen=True, kw_only=True):
     session: str = ""
 
 
+class FactorStep(msgspec.Struct, frozen=True, kw_only=True):
+    """A user has presented its first factor, or sets up the second one while it is signed in.
+
+    `user`, `proof` say who it is, `next` is the page to continue with. `secret` is that of the
+    second factor to set up, encrypted; empty: a code of the one that it has is required. `own`:
+    whether the user has a session already.
+    """
+
+    user: str
+    proof: str
+    next: str
+    secret: str = ""
+    own: bool = False
+
+
 class StepStore:
     """Steps in `store`. Methods may raise StoreUnavailableError."""
 

@@ -9,6 +9,8 @@ from asgi_aiproxy.errors import APIError, ErrorKind
 from asgi_aiproxy.stores.base import Admitted, Denied, RateLimit, Store
 
 HOUR = 3600.0
+TOO_MANY = "Too many requests of this kind. Try again later."
+TOO_MANY_ATTEMPTS = "Too many failed attempts. Try again later."
 _ACCOUNT = "sign-in"
 
 

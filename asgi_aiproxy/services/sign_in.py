@@ -29,17 +29,23 @@ from asgi_aiproxy.accounts.users import EmailTakenError, InvalidLinkError, User
 from asgi_aiproxy.errors import APIError, ErrorKind
 from asgi_aiproxy.ip_ranges import address_or_network
 from asgi_aiproxy.principal import Principal
-from asgi_aiproxy.services.attempts import HOUR, attempt_limit, give_back, take_attempt
+from asgi_aiproxy.services.attempts import (
+    HOUR,
+    TOO_MANY,
+    TOO_MANY_ATTEMPTS,
+    attempt_limit,
+    give_back,
+    take_attempt,
+)
 from asgi_aiproxy.services.base import Actor
 from asgi_aiproxy.services.external_sign_in import ExternalSignIn
 from asgi_aiproxy.services.identity_providers import IdentityProvider
 from asgi_aiproxy.services.mail import Mail, Mailer
-from asgi_aiproxy.services.sign_up import SIGN_UPS, TOO_MANY, SignUp, SignUpForm, SignUpRules
+from asgi_aiproxy.services.second_factor import SecondFactors
+from asgi_aiproxy.services.sign_up import SIGN_UPS, SignUp, SignUpForm, SignUpRules
 from asgi_aiproxy.services.users import UserService, checked_email
 
 logger = logging.getLogger("asgi_aiproxy")
-
-TOO_MANY_ATTEMPTS = "Too many failed attempts. Try again later."
 
 _WINDOW = 600.0
 _PER_ADDRESS, _PER_NAME_AND_ADDRESS, _PER_NAME = 30, 10, 100
@@ -58,6 +64,7 @@ class SignInService:
     - `url`: where browsers reach the console, for links in mail and for identity providers.
     - `name`: the name of the gateway in mail.
     - `providers`: identity providers at which users sign in.
+    - `factors`: second factors; None: there are none.
     - `clock`: returns Unix time in seconds.
 
     Methods raise APIError and StoreUnavailableError.
@@ -72,12 +79,14 @@ class SignInService:
         url: str = "",
         name: str = "AI gateway",
         providers: Iterable[IdentityProvider] = (),
+        factors: SecondFactors | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.service = service
         self.rules = rules if rules is not None else SignUpRules()
         self.mailer = mailer
         self.url = url.rstrip("/")
+        self.factors = factors
         self.new_users = SignUp(service, self.rules, clock=clock)
         self.external = ExternalSignIn(service, self.new_users, providers)
         self._users = service.users
@@ -232,7 +241,9 @@ class SignInService:
     async def principal(self, id: str, proof: str) -> Principal | None:
         """Return the caller of a session; None if it has ended, see `recall`."""
         user = await self.recall(id, proof)
-        return await self._users.principal(user) if user is not None else None
+        if user is None or self.next_step(user) == "enrol":
+            return None
+        return await self._users.principal(user)
 
     async def recall(self, id: str, proof: str) -> User | None:
         """Return the user of a session; None if it is disabled, or what it signs in with or its
@@ -243,16 +254,41 @@ class SignInService:
             return None
         return user if secrets.compare_digest(user.session_proof, proof) else None
 
-    def confirmation(self, user: User) -> Literal["password", "provider"]:
+    def next_step(self, user: User) -> Literal["code", "enrol", "done"]:
+        """Return what a user must do after its password or identity provider: enter a code, set up
+        a second factor, or nothing.
+        """
+        if user.totp is not None:
+            return "code"
+        required = self.factors is not None and self.factors.is_required(user)
+        return "enrol" if required else "done"
+
+    def confirmation(self, user: User) -> Literal["password", "code", "provider"]:
         """Return with what a user confirms that it is still the one that has signed in."""
+        if user.totp is not None:
+            return "code"
         return "password" if user.password else "provider"
 
     async def confirm(self, user: User, secret: str, by: Actor) -> None:
         """Check that a user is still the one that has signed in. Raises APIError."""
-        if self.confirmation(user) == "provider":
+        kind = self.confirmation(user)
+        if kind == "code":
+            await self.second_factors.check(user, secret, by)
+        elif kind == "password":
+            await self.verify(user.username, secret, by)
+        else:
             message = "Confirm that it is you: sign in again."
             raise APIError(ErrorKind.FORBIDDEN, message, code="confirm")
-        await self.verify(user.username, secret, by)
+
+    @property
+    def second_factors(self) -> SecondFactors:
+        """The second factors. Raises APIError (500) if there are none: what a user has set up is
+        never ignored.
+        """
+        if self.factors is None:
+            message = "Second factors are not configured. Ask the operator of this gateway."
+            raise APIError(ErrorKind.INTERNAL, message, code="second_factor")
+        return self.factors
 
     @property
     def origin(self) -> str:

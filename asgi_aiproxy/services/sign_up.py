@@ -16,13 +16,12 @@ from asgi_aiproxy.accounts.users import User, new_invite_code
 from asgi_aiproxy.errors import APIError, ErrorKind, invalid
 from asgi_aiproxy.ip_ranges import address_or_network
 from asgi_aiproxy.principal import Budget
-from asgi_aiproxy.services.attempts import HOUR, attempt_limit, take_attempt
+from asgi_aiproxy.services.attempts import HOUR, TOO_MANY, attempt_limit, take_attempt
 from asgi_aiproxy.services.base import Actor
 from asgi_aiproxy.services.invitations import Invitations
 from asgi_aiproxy.services.users import UserService, checked_email, checked_name
 
 SignUpMode = Literal["closed", "invitation", "domains", "open"]
-TOO_MANY = "Too many requests of this kind. Try again later."
 SIGN_UPS = 20  # per address of a client, in an hour
 
 

@@ -72,7 +72,7 @@ class UserEdit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 class UserOut(msgspec.Struct, frozen=True, kw_only=True):
     """A user. `account` is the id of its account, `identities` are those at identity providers
-    (`issuer subject`); times are Unix times, 0 for never.
+    (`issuer subject`), `second_factor` is whether it has one; times are Unix times, 0 for never.
     """
 
     id: int
@@ -86,6 +86,7 @@ class UserOut(msgspec.Struct, frozen=True, kw_only=True):
     account: str
     inviter_id: int
     identities: tuple[str, ...]
+    second_factor: bool
     created: float
     signed_in: float
 
@@ -202,6 +203,15 @@ class UserService:
         link = await self.users.make_link(id, "password", LINK_SECONDS)
         await self.audit.record(by, "user.link", f"user/{id}")
         return PasswordLink(link, self._clock() + LINK_SECONDS)
+
+    async def reset_second_factor(self, id: int, by: Actor = CODE) -> UserOut:
+        """Remove the second factor of a user with a role below that of the caller."""
+
+        def changed(row: User) -> User:
+            _check_role(by, row.role)
+            return msgspec.structs.replace(row, totp=None)
+
+        return await self._change(id, "user.second_factor.reset", changed, by)
 
     async def drop(self, id: int, by: Actor = CODE) -> Ok:
         """Remove a user whose role is below that of the caller, its tokens and its account."""

@@ -28,6 +28,8 @@ def test_users_are_disabled_enabled_promoted_reset_and_removed(run: Run) -> None
     assert run("users", "role", "ben", "operator", "--json").json["role"] == "operator"
     first, second = (run("users", "reset", "ben", "--json").json["link"] for _ in range(2))
     assert first != second
+    removed = run("users", "remove-second-factor", "ben", "--json").json
+    assert not removed["second_factor"]
     assert run("users", "remove", "ben").out == "The user ben was removed.\n"
     missing = run("users", "disable", "ben")
     assert (missing.status, missing.err) == (1, "asgi_aiproxy: There is no user 'ben'.\n")

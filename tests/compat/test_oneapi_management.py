@@ -6,10 +6,13 @@ import asyncio
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from asgi_aiproxy import ConfigurationError, MemoryStore
 from asgi_aiproxy.accounts.passwords import Passwords
+from asgi_aiproxy.accounts.totp import SecondFactor
+from asgi_aiproxy.accounts.users import Users
 from asgi_aiproxy.compat import OneAPIRoutes
 from tests.compat.oneapi_client import HI, ROOT, OneAPI
 from tests.support import asgi_client as asgi
@@ -131,6 +134,19 @@ async def test_a_new_password_ends_all_sessions() -> None:
     assert changed.json["success"]
     assert (await one.answer("GET", "/api/user/self", token="", cookie=session)).status == 401
     await one.login("alice", "password-2")
+
+
+async def test_a_second_factor_is_not_gone_around() -> None:
+    one = OneAPI()
+    id, _ = await one.user("alice")
+    session = await one.login("alice", "password-1")
+    factor = SecondFactor(secret="sealed", since=1.0)
+    users = Users(one.store)
+    await users.edit(id, lambda row: msgspec.structs.replace(row, totp=factor))
+    assert (await one.answer("GET", "/api/user/self", token="", cookie=session)).status == 401
+    body = {"username": "alice", "password": "password-1"}
+    message = await one.fails("POST", "/api/user/login", body, token="")
+    assert "second factor" in message
 
 
 @pytest.mark.parametrize(

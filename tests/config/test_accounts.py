@@ -79,9 +79,28 @@ async def test_identity_providers_are_those_of_the_settings(tmp_path: Path) -> N
         assert "geheim" not in answer.text
 
 
+REDIS = BASE.replace("[providers", 'redis_url = "redis://127.0.0.1:1"\n[providers')
+SECOND = '[accounts]\nenabled = true\nsecond_factor = ["root"]\n'
+
+
+async def test_second_factors_are_offered_where_their_secrets_are_safe(tmp_path: Path) -> None:
+    file = f'store_file = "{tmp_path / "store.db"}"\n'
+    stored = BASE.replace("[providers", file + "[providers")
+    app = gateway(tmp_path, stored + "[accounts]\nenabled = true\n")
+    async with asgi.lifespan(app):
+        browser = Browser(app, "/console", root_path="")
+        assert (await browser.send("GET", "/console/sign-in/code")).status == 404
+    app = gateway(tmp_path, BASE + SECOND)
+    async with asgi.lifespan(app):
+        assert (await browser.send("GET", "/console/sign-in/code")).status == 404
+        browser = Browser(app, "/console", root_path="")
+        assert (await browser.send("GET", "/console/sign-in/code")).status == 400
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        (REDIS + SECOND, "sealing_keys"),
         (BASE + PROVIDERS.replace("url =", "# url ="), "accounts.url"),
         (BASE + PROVIDERS.replace("https://login", "http://login"), "providers.corp: issuer"),
         (BASE + PROVIDERS.replace('kind = "github"', 'kind = "saml"'), "accounts.providers.github"),

@@ -14,9 +14,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from asgi_aiproxy import ConfigurationError
-from asgi_aiproxy.services.identity_providers import GitHubProvider, OIDCProvider
+from asgi_aiproxy.services.github import GitHubProvider
+from asgi_aiproxy.services.oidc import OIDCProvider
 from asgi_aiproxy.services.users import UserEdit, UserNew
 from tests.console.support import ORIGIN, Answer, Browser
+from tests.console.test_second_factor import Clock, set_up
 from tests.console.test_users import KEY, PASSWORD, Site, sign_in, signed_in_as_root, site, verified
 from tests.support.identity_provider import CLIENT, SECRET, Provider, identity_provider
 
@@ -407,6 +409,20 @@ async def test_a_user_links_and_unlinks_accounts_which_ends_other_sessions(
     assert (await browser.submit(form)).url.startswith("/c/my/account")
     assert (await other.send("GET", "/c/")).status == 303
     assert (await browser.send("GET", "/c/")).status == 200
+
+
+async def test_a_second_factor_is_required_after_the_provider_too(provider: Provider) -> None:
+    clock = Clock()
+    found = with_provider(provider, factors={"clock": clock})
+    browser = found.browser()
+    await through(browser)
+    secret, _ = await set_up(browser, clock)
+    other = found.browser()
+    page = await through(other)
+    assert page.url == "/c/sign-in/code"
+    assert KEY not in other.cookies
+    code = clock.code(secret)
+    assert (await other.submit(page.page.form("/sign-in/code"), code=code)).url == "/c/"
 
 
 async def test_the_only_way_to_sign_in_is_not_removed(provider: Provider) -> None:

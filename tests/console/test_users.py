@@ -15,13 +15,14 @@ from asgi_aiproxy.console import Console
 from asgi_aiproxy.errors import APIError
 from asgi_aiproxy.services.base import CODE, Actor
 from asgi_aiproxy.services.mail import Mail
+from asgi_aiproxy.services.second_factor import SecondFactors
 from asgi_aiproxy.services.sign_in import SignInService
 from asgi_aiproxy.services.sign_up import SignUpRules
 from asgi_aiproxy.services.users import UserEdit, UserNew, UserService
 from asgi_aiproxy.services.vouchers import VoucherService, VouchersNew
 from asgi_aiproxy.stores import Store
 from tests.admin.conftest import store
-from tests.console.support import HTML, ORIGIN, ROOT, Answer, Browser
+from tests.console.support import HTML, ORIGIN, ROOT, SEALER, Answer, Browser
 from tests.support import asgi_client as asgi
 
 __all__ = ["store"]
@@ -51,7 +52,13 @@ class Site:
 
 
 def site(
-    store: Store | None = None, *, mail: bool = True, providers: Any = (), **rules: Any
+    store: Store | None = None,
+    *,
+    mail: bool = True,
+    providers: Any = (),
+    factors: dict[str, Any] | None = None,
+    confirm_seconds: float | None = 600.0,
+    **rules: Any,
 ) -> Site:
     store = store if store is not None else MemoryStore()
     mails: list[Mail] = []
@@ -68,9 +75,11 @@ def site(
         mailer=mailer if mail else None,
         url=f"{ORIGIN}/c",
         providers=providers,
+        factors=None if factors is None else SecondFactors(service, cipher=SEALER, **factors),
     )
     admin = AdminApp(store, token=ROOT, users=service, self_service=TokenAllowance(tokens=3))
-    return Site(store, Console(admin, users=users), users, mails)
+    console = Console(admin, users=users, confirm_seconds=confirm_seconds)
+    return Site(store, console, users, mails)
 
 
 async def sign_up(browser: Browser, name: str = "ann", **fields: str) -> Answer:

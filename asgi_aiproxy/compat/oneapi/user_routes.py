@@ -130,6 +130,8 @@ class UserRoutes:
             raise m.ManagementError(
                 "The username or the password is wrong, or the user is disabled."
             )
+        if user.second_factor:
+            raise m.ManagementError("This user has a second factor: sign in at the console.")
         if self._base.users.passwords.is_outdated(stored) and user.role != ROOT:
             user = await self._rehashed(user, password)
         cookie = await self._base.users.open_session(user)

@@ -2,8 +2,8 @@
 
 The users are those of `asgi_aiproxy.accounts.users`. A session is a signed cookie, so that it is
 valid in all workers: the number of the user, the time it began, and an HMAC-SHA-256 over both with
-a random key of the store and the hash of the password, so that a new password ends all sessions,
-also that of `root` in the configuration.
+a random key of the store and what the user signs in with, so that a new password, second factor or
+role ends all sessions, also a new password of `root` in the configuration.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class OneAPIUsers:
             await self._data.store.put(_SECRETS, "session", fresh, expected=None)
             self._session_key = await self._data.store.get(_SECRETS, "session") or fresh
         configured = self._root_digest if user.role == ROOT else ""
-        message = f"{text}.{user.password}{configured}".encode()
+        message = f"{text}.{user.session_proof}{configured}".encode()
         found = hmac.new(self._session_key, message, hashlib.sha256).digest()
         return base64.urlsafe_b64encode(found).decode().rstrip("=")
 

@@ -15,6 +15,7 @@ from asgi_aiproxy.console.screens.models import model_pages
 from asgi_aiproxy.console.screens.my_account import my_account_pages
 from asgi_aiproxy.console.screens.playground import playground_pages
 from asgi_aiproxy.console.screens.providers import provider_pages
+from asgi_aiproxy.console.screens.second_factor import second_factor_pages
 from asgi_aiproxy.console.screens.settings import settings_pages
 from asgi_aiproxy.console.screens.sign_in import language_pages, sign_in_pages
 from asgi_aiproxy.console.screens.sign_up import sign_up_pages
@@ -26,11 +27,18 @@ from asgi_aiproxy.console.screens.vouchers import redeem_pages, voucher_pages
 
 
 def page_routes(
-    *, sign_in: bool, playground: bool, users: bool, external: bool, about: bool
+    *,
+    sign_in: bool,
+    playground: bool,
+    users: bool,
+    external: bool,
+    second_factors: bool,
+    about: bool,
 ) -> list[PageRoute]:
     """Return all pages: with `sign_in` those of the console's own sign-in, too, with `playground`
     the page that calls the gateway, with `users` those of users with passwords, with `external`
-    those of identity providers, with `about` that about this gateway.
+    those of identity providers, with `second_factors` those of second factors, with `about` that
+    about this gateway.
     """
     return [
         *(sign_in_pages() if sign_in else ()),
@@ -38,6 +46,7 @@ def page_routes(
         *(my_account_pages() if users else ()),
         *(user_pages() if users else ()),
         *(external_pages() if external else ()),
+        *(second_factor_pages() if second_factors else ()),
         *(about_pages() if about else ()),
         *language_pages(),
         *home_pages(),

@@ -7,8 +7,6 @@ well, because cookies that are `Strict` are not sent in a navigation that anothe
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import msgspec
 
 from asgi_aiproxy.accounts.users import User
@@ -138,4 +136,4 @@ async def _unlink(request: PageRequest) -> PageAnswer:
 
 def continue_page(request: PageRequest, url: str, *cookies: tuple[bytes, bytes]) -> PageAnswer:
     """Return a page that leads to a URL by itself."""
-    return replace(request.page("continue.html", target=url), headers=list(cookies))
+    return request.page("continue.html", target=url).with_headers(cookies)

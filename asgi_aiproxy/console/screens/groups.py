@@ -11,17 +11,23 @@ def group_pages() -> list[PageRoute]:
     """Return the pages of groups and accounts, for operators."""
     return [
         PageRoute("GET", "/groups", "read", _groups),
-        PageRoute("POST", "/groups", "write", _create_group, again=_groups),
+        PageRoute("POST", "/groups", "write", _create_group, again=_groups, confirm=True),
         PageRoute("GET", "/groups/{name}", "read", _group),
-        PageRoute("POST", "/groups/{name}/edit", "write", _edit_group, again=_group),
-        PageRoute("POST", "/groups/{name}/remove", "write", _remove_group, again=_group),
+        PageRoute("POST", "/groups/{name}/edit", "write", _edit_group, again=_group, confirm=True),
+        PageRoute(
+            "POST", "/groups/{name}/remove", "write", _remove_group, again=_group, confirm=True
+        ),
         PageRoute("GET", "/accounts", "read", _accounts),
-        PageRoute("POST", "/accounts", "write", _create_account, again=_accounts),
+        PageRoute("POST", "/accounts", "write", _create_account, again=_accounts, confirm=True),
         PageRoute("GET", "/accounts/{id}", "read", _account),
-        PageRoute("POST", "/accounts/{id}/edit", "write", _edit_account, again=_account),
+        PageRoute(
+            "POST", "/accounts/{id}/edit", "write", _edit_account, again=_account, confirm=True
+        ),
         PageRoute("POST", "/accounts/{id}/enable", "write", _enable_account, again=_account),
         PageRoute("POST", "/accounts/{id}/disable", "write", _disable_account, again=_account),
-        PageRoute("POST", "/accounts/{id}/remove", "write", _remove_account, again=_account),
+        PageRoute(
+            "POST", "/accounts/{id}/remove", "write", _remove_account, again=_account, confirm=True
+        ),
     ]
 
 

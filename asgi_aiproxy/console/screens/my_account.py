@@ -27,6 +27,7 @@ async def account_page(request: PageRequest) -> PageAnswer:
         own=tools.sessions.name(request.visitor.session_id, request.mount),
         code=await tools.users.invite_code(user.id),
         external=tools.users.external,
+        factors=tools.users.factors,
     )
 
 

@@ -14,15 +14,15 @@ def provider_pages() -> list[PageRoute]:
     return [
         PageRoute("GET", "/providers", "read", _list),
         PageRoute("GET", _PROVIDER, "read", _provider),
-        PageRoute("POST", f"{_PROVIDER}/keys", "write", _add, again=_provider),
-        PageRoute("POST", f"{_PROVIDER}/import", "write", _import, again=_provider),
+        PageRoute("POST", f"{_PROVIDER}/keys", "write", _add, again=_provider, confirm=True),
+        PageRoute("POST", f"{_PROVIDER}/import", "write", _import, again=_provider, confirm=True),
         PageRoute("POST", f"{_PROVIDER}/test", "write", _test_all, again=_provider),
         PageRoute("GET", _KEY, "read", _key),
-        PageRoute("POST", f"{_KEY}/edit", "write", _edit, again=_key),
+        PageRoute("POST", f"{_KEY}/edit", "write", _edit, again=_key, confirm=True),
         PageRoute("POST", f"{_KEY}/enable", "write", _enable, again=_key),
         PageRoute("POST", f"{_KEY}/disable", "write", _disable, again=_key),
         PageRoute("POST", f"{_KEY}/test", "write", _test, again=_key),
-        PageRoute("POST", f"{_KEY}/remove", "write", _remove, again=_key),
+        PageRoute("POST", f"{_KEY}/remove", "write", _remove, again=_key, confirm=True),
     ]
 
 

@@ -15,7 +15,7 @@ from asgi_aiproxy.console.security import (
     set_cookie,
 )
 from asgi_aiproxy.console.sessions import Session
-from asgi_aiproxy.console.steps import STEP_COOKIE, STEP_SECONDS
+from asgi_aiproxy.console.steps import STEP_COOKIE, STEP_SECONDS, FactorStep
 from asgi_aiproxy.errors import APIError, ErrorKind, invalid
 from asgi_aiproxy.principal import ANONYMOUS
 from asgi_aiproxy.services.base import Actor
@@ -68,12 +68,24 @@ async def _sign_in_user(request: PageRequest) -> PageAnswer:
 async def complete_sign_in(
     request: PageRequest, user: User, path: str
 ) -> tuple[str, list[tuple[bytes, bytes]]]:
-    """Sign in a user that has presented its first factor.
+    """Sign in a user that has presented its first factor, or have it present the second one.
 
     Returns the path to continue with, and the headers that set cookies.
     """
-    user = await request.tools.users.signed_in(user, visitor_actor(request))
-    return path, [await new_session(request, user)]
+    users = request.tools.users
+    step = users.next_step(user)
+    if step == "done":
+        user = await users.signed_in(user, visitor_actor(request))
+        return path, [await new_session(request, user)]
+    secret = users.second_factors.new_secret(user) if step == "enrol" else ""
+    begun = FactorStep(user=str(user.id), proof=user.session_proof, next=path, secret=secret)
+    cookie = await begin_factor_step(request, begun)
+    return request.url("/sign-in/code"), [cookie]
+
+
+async def begin_factor_step(request: PageRequest, step: FactorStep) -> tuple[bytes, bytes]:
+    """Remember a step; returns the header with its cookie."""
+    return step_cookie(request, await request.tools.steps.begin(step, request.mount))
 
 
 def visitor_actor(request: PageRequest) -> Actor:

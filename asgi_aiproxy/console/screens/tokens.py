@@ -32,15 +32,20 @@ class _Pages:
 
     def routes(self, read: Any, write: Any) -> list[PageRoute]:
         item = self.base + "/{id}"
+        weighty = not self.own
         return [
             PageRoute("GET", self.base, read, self.list),
-            PageRoute("POST", self.base, write, self.create, again=self.list),
+            PageRoute("POST", self.base, write, self.create, again=self.list, confirm=weighty),
             PageRoute("GET", item, read, self.show),
-            PageRoute("POST", f"{item}/edit", write, self.edit, again=self.show),
-            PageRoute("POST", f"{item}/rotate", write, self.rotate, again=self.show),
+            PageRoute("POST", f"{item}/edit", write, self.edit, again=self.show, confirm=weighty),
+            PageRoute(
+                "POST", f"{item}/rotate", write, self.rotate, again=self.show, confirm=weighty
+            ),
             PageRoute("POST", f"{item}/enable", write, self.enable, again=self.show),
             PageRoute("POST", f"{item}/disable", write, self.disable, again=self.show),
-            PageRoute("POST", f"{item}/remove", write, self.remove, again=self.show),
+            PageRoute(
+                "POST", f"{item}/remove", write, self.remove, again=self.show, confirm=weighty
+            ),
         ]
 
     async def list(self, request: PageRequest) -> PageAnswer:

@@ -19,6 +19,14 @@ def user_pages() -> list[PageRoute]:
         PageRoute(
             "POST", "/users/{id}/password-link", "write", _password_link, again=_user, confirm=True
         ),
+        PageRoute(
+            "POST",
+            "/users/{id}/second-factor",
+            "write",
+            _reset_second_factor,
+            again=_user,
+            confirm=True,
+        ),
         PageRoute("POST", "/users/{id}/remove", "write", _remove, again=_user, confirm=True),
         PageRoute("POST", "/invitations", "write", _invite, again=_users),
         PageRoute("POST", "/invitations/{id}/remove", "write", _remove_invitation, again=_users),
@@ -75,6 +83,11 @@ async def _set_enabled(request: PageRequest, enabled: bool) -> PageAnswer:
 async def _password_link(request: PageRequest) -> PageAnswer:
     made = await request.api("POST /users/{id}/password-link", **_path(request))
     return _shown_link(request, request.path["id"], made.link)
+
+
+async def _reset_second_factor(request: PageRequest) -> PageAnswer:
+    await request.api("DELETE /users/{id}/second-factor", **_path(request))
+    return request.redirect(f"/users/{segment(request.path['id'])}", done="saved")
 
 
 async def _remove(request: PageRequest) -> PageAnswer:

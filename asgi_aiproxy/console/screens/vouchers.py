@@ -10,9 +10,9 @@ def voucher_pages() -> list[PageRoute]:
     """Return the pages for operators."""
     return [
         PageRoute("GET", "/vouchers", "read", _list),
-        PageRoute("POST", "/vouchers", "write", _create, again=_list),
+        PageRoute("POST", "/vouchers", "write", _create, again=_list, confirm=True),
         PageRoute("GET", "/vouchers.csv", "read", _export),
-        PageRoute("POST", "/vouchers/{id}/enable", "write", _enable, again=_list),
+        PageRoute("POST", "/vouchers/{id}/enable", "write", _enable, again=_list, confirm=True),
         PageRoute("POST", "/vouchers/{id}/disable", "write", _disable, again=_list),
     ]
 
