@@ -41,6 +41,19 @@ async def test_a_missing_or_unknown_token_is_401_in_one_apis_form(authorization:
     assert answer.json["error"]["message"]
 
 
+async def test_the_last_use_of_a_token_is_shown() -> None:
+    one = OneAPI(clock=lambda: 1_700_000_000.0)
+    await one.channel()
+    id, key = await one.token()
+    before = await one.call("GET", f"/api/token/{id}")
+    assert before["accessed_time"] == before["created_time"] == 1_700_000_000
+    async with one.app:
+        assert (await one.chat(key)).status == 200
+    used = await one.call("GET", f"/api/token/{id}")
+    assert used["accessed_time"] > before["accessed_time"]
+    assert used["created_time"] == before["created_time"]
+
+
 async def test_without_a_channel_for_group_and_model_the_answer_is_503() -> None:
     one = OneAPI()
     await one.channel(models="gpt-4", group="vip")

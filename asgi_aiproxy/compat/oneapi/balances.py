@@ -20,6 +20,7 @@ from asgi_aiproxy.services.budgets import LimitUsage, read_limit_usage
 from asgi_aiproxy.usage.record import UsageRecord
 
 _USED = "oneapi.used"
+_ACCESSED = "oneapi.accessed"  # a table: when a token was last used, by its id
 _MAX_UNITS = 2**53 - 1
 
 
@@ -75,6 +76,17 @@ class Balances:
             found[row.id] = msgspec.structs.replace(balance, left=left, used=used)
         return found
 
+    async def accessed(self, rows: Sequence[TokenRow]) -> dict[int, int]:
+        """Return the Unix time of the last use of each token by its number, if it was used."""
+        if not rows:
+            return {}
+        found = await self._data.store.rows(_ACCESSED, [row.token_id for row in rows])
+        return {row.id: int(found[row.token_id]) for row in rows if row.token_id in found}
+
+    async def forget_token(self, row: TokenRow) -> None:
+        """Remove what is known of a deleted token."""
+        await self._data.store.drop(_ACCESSED, row.token_id)
+
     async def of_channels(self, ids: Sequence[int]) -> dict[int, int]:
         """Return what was used of each channel by its number."""
         sums = await self._data.store.sums(_USED, [f"channel:{id}" for id in ids])
@@ -112,6 +124,8 @@ class Balances:
         if channel.startswith("channel-"):
             amounts[f"channel:{channel.removeprefix('channel-')}"] = units
         await self._data.store.add(_USED, amounts, once=record.id)
+        started = b"%d" % record.started
+        await self._data.store.put(_ACCESSED, record.principal, started)
 
 
 def _account_principal(user: User, account: Account | None) -> Principal:

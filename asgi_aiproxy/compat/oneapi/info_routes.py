@@ -85,9 +85,10 @@ class InfoRoutes:
             await m.fail(call, error.message, status=400)
             return None
         value = body.get("value", "")
-        if isinstance(value, bool):
-            value = "true" if value else "false"
-        await self._base.options.set(m.text_member(body, "key"), str(value))
+        if not isinstance(value, str):
+            await m.fail(call, "value: must be a string.", status=400)
+            return None
+        await self._base.options.set(m.text_member(body, "key"), value)
         return m.NO_DATA
 
     async def _groups(self, call: CompatCall, user: User) -> Any:

@@ -258,6 +258,22 @@ def page_of(call: CompatCall, rows: Sequence[T]) -> list[T]:
     return list(reversed(rows))[start : start + PAGE_ROWS]
 
 
+async def shown_page(
+    call: CompatCall,
+    rows: list[T],
+    show: Callable[[list[T]], Awaitable[list[dict[str, Any]]]],
+    orders: Sequence[str],
+) -> list[dict[str, Any]]:
+    """Return the requested page of rows as `show` shows them.
+
+    `orders` are the shown members that a client may name in `order`: then the largest come first.
+    """
+    order = call.query.get("order", "")
+    if order not in orders:
+        return await show(page_of(call, rows))
+    return page_of(call, sorted(await show(rows), key=lambda row: row[order]))
+
+
 def text_member(body: Mapping[str, Any], name: str, default: str = "") -> str:
     """Return a string of a body. Raises ManagementError for another type."""
     value = body.get(name)

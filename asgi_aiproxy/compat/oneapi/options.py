@@ -96,8 +96,8 @@ _NEEDS = {
     "GitHubOAuthEnabled": "GitHubClientId",
     "WeChatAuthEnabled": "WeChatServerAddress",
     "TurnstileCheckEnabled": "TurnstileSiteKey",
-    "EmailVerificationEnabled": "SMTPServer",
 }
+_THEMES = ("default", "berry", "air")
 
 
 class OptionError(Exception):
@@ -188,6 +188,8 @@ def check_option(name: str, value: str, others: Mapping[str, str]) -> None:
             finite = False
         if not finite:
             raise OptionError(f"{name}: must be a number.")
+    if name == "Theme" and value not in _THEMES:
+        raise OptionError(f"Theme: must be one of {', '.join(_THEMES)}.")
     needed = _NEEDS.get(name)
     if needed is not None and value == "true" and not others.get(needed):
         raise OptionError(f"{name}: set {needed} first.")

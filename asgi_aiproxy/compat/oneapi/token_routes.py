@@ -91,7 +91,7 @@ class TokenRoutes:
 
     async def _page(self, call: CompatCall, user: User) -> Any:
         rows = [row async for row in self._rows(user)]
-        return await self._shown(m.page_of(call, rows))
+        return await m.shown_page(call, rows, self._shown, _ORDERS)
 
     async def _search(self, call: CompatCall, user: User) -> Any:
         keyword = call.query.get("keyword", "")
@@ -134,6 +134,7 @@ class TokenRoutes:
         row = await self._row(user, m.number(call.names["id"]))
         await self._base.data.tokens.revoke(row.token_id)
         await self._base.data.token_rows.drop(token_key(user.id, row.id))
+        await self._base.balances.forget_token(row)
         return m.NO_DATA
 
     def _rows(self, user: User) -> Any:
@@ -146,9 +147,15 @@ class TokenRoutes:
 
     async def _shown(self, rows: list[TokenRow]) -> list[dict[str, Any]]:
         balances = await self._base.balances.of_tokens(rows)
-        return [self._shown_row(row, balances.get(row.id, Balance())) for row in rows]
+        accessed = await self._base.balances.accessed(rows)
+        return [
+            self._shown_row(
+                row, balances.get(row.id, Balance()), accessed.get(row.id, row.created_time)
+            )
+            for row in rows
+        ]
 
-    def _shown_row(self, row: TokenRow, balance: Balance) -> dict[str, Any]:
+    def _shown_row(self, row: TokenRow, balance: Balance, accessed: int) -> dict[str, Any]:
         return {
             "id": row.id,
             "user_id": row.user_id,
@@ -156,7 +163,7 @@ class TokenRoutes:
             "status": self._status_of(row, balance),
             "name": row.name,
             "created_time": row.created_time,
-            "accessed_time": row.created_time,
+            "accessed_time": accessed,
             "expired_time": row.expired_time,
             "remain_quota": balance.left,
             "unlimited_quota": row.unlimited_quota,
@@ -173,6 +180,7 @@ class TokenRoutes:
         return EXHAUSTED if not row.unlimited_quota and balance.left <= 0 else ENABLED
 
 
+_ORDERS = ("remain_quota", "used_quota")
 _QUOTA_FIELDS = ("remain_quota", "unlimited_quota")
 
 

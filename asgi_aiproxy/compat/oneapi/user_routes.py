@@ -23,6 +23,7 @@ from asgi_aiproxy.compat.routing import CompatCall, Route
 _MAX_NAME, _MIN_PASSWORD, _MAX_PASSWORD, _MAX_DISPLAY, _MAX_EMAIL = 12, 8, 20, 20, 50
 _MAIL = "This gateway sends no mail: an administrator can set a password or an address."
 _OAUTH = "Signing in with another service is done by the application around this gateway."
+_ORDERS = ("quota", "used_quota", "request_count")
 _BLANK = User(id=0, username="", role=0)
 
 
@@ -253,7 +254,7 @@ class UserRoutes:
 
     async def _page(self, call: CompatCall, user: User) -> Any:
         rows = [row async for row in self._base.users.all()]
-        return await self._shown_users(m.page_of(call, rows))
+        return await m.shown_page(call, rows, self._shown_users, _ORDERS)
 
     async def _search(self, call: CompatCall, user: User) -> Any:
         keyword = call.query.get("keyword", "")
