@@ -46,6 +46,7 @@ def local_path(scope: Scope) -> str | None:
 
 
 _PATH_CHARACTERS = "/:@!$&'()*+,;=~"  # not percent-encoded in paths
+UPSTREAM_STATUS = b"aiproxy-upstream-status"  # of a provider's error that has another one here
 
 
 def _relative_to_root(path: str, root: str) -> str:
@@ -208,6 +209,8 @@ def error_headers(error: APIError) -> RawHeaders:
         headers.append((b"accept-encoding", ", ".join(error.accept_encoding).encode()))
     if error.provider:
         headers.append((b"aiproxy-provider", error.provider.encode("latin-1", "replace")))
+    if (status := error.upstream_status or 0) >= 400 and status != error.status:
+        headers.append((UPSTREAM_STATUS, b"%d" % status))
     return headers
 
 

@@ -41,6 +41,21 @@ async def test_a_missing_or_unknown_token_is_401_in_one_apis_form(authorization:
     assert answer.json["error"]["message"]
 
 
+@pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 422, 429, 500, 502, 503])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_the_last_error_of_a_vendor_keeps_its_status_and_code(
+    status: int, stream: bool
+) -> None:
+    error = {"message": "Vendor says no", "type": "t", "param": None, "code": "vendor_code"}
+    step = refuses(status, json.dumps({"error": error}).encode())
+    one = OneAPI(Vendors(*[step] * 4))
+    await one.channel()
+    _, key = await one.token()
+    answer = await one.chat(key, stream=stream)
+    assert (answer.status, answer.json["error"]["code"]) == (status, "vendor_code")
+    assert "www-authenticate" not in dict(answer.headers)
+
+
 async def test_the_last_use_of_a_token_is_shown() -> None:
     one = OneAPI(clock=lambda: 1_700_000_000.0)
     await one.channel()

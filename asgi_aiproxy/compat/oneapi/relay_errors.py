@@ -1,11 +1,13 @@
-"""Errors of the relay of One API: the gateway's own in its form, those of vendors unchanged."""
+"""Errors of the relay of One API: the gateway's own in its form, those of vendors with the status
+that the vendor sent, also for a key of the gateway that it refuses.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 from asgi_aiproxy import _json
-from asgi_aiproxy._asgi import Message, Send
+from asgi_aiproxy._asgi import UPSTREAM_STATUS, Message, Send
 from asgi_aiproxy.errors import APIError, ErrorKind
 
 ERROR_TYPE = "one_api_error"
@@ -37,7 +39,9 @@ def encode_relay_error(error: APIError) -> bytes:
 
 
 class RelayErrors:
-    """A `send` that writes the gateway's own errors in the form of One API."""
+    """A `send` that writes the gateway's own errors in the form of One API, and gives those of
+    vendors the vendor's status.
+    """
 
     def __init__(self, send: Send, group: str) -> None:
         self._send = send
@@ -48,12 +52,12 @@ class RelayErrors:
     async def __call__(self, message: Message) -> None:
         """Pass one message on."""
         if message["type"] == "http.response.start":
-            names = {name for name, _ in message.get("headers", ())}
-            own = message["status"] >= 400 and b"aiproxy-provider" not in names
-            if own:
+            headers = dict(message.get("headers", ()))
+            if message["status"] >= 400 and b"aiproxy-provider" not in headers:
                 self._start = message
             else:
-                await self._send(message)
+                status = int(headers.get(UPSTREAM_STATUS) or message["status"])
+                await self._send({**message, "status": status})
         elif self._start is not None:
             self._pieces.append(message.get("body", b""))
             if not message.get("more_body", False):
