@@ -134,7 +134,7 @@ class AdminApp:
         live_tail = LiveTail(store, ledger, own_usage, principal=usage.principal)
         self._settings = tuple(settings)
         self._routes = [
-            *token_routes(tokens),
+            *token_routes(tokens, clock),
             *group_routes(GroupService(store, audit=audit)),
             *account_routes(
                 AccountService(store, audit=audit, clock=clock),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from asgi_aiproxy.admin.routing import Route
 from asgi_aiproxy.services.base import Page, PageQuery
+from asgi_aiproxy.services.bulk import BulkResult, KeySelection, change_keys
 from asgi_aiproxy.services.key_test import KeyTestResult
 from asgi_aiproxy.services.keys import (
     Imported,
@@ -110,6 +111,15 @@ def key_routes(service: KeyService) -> list[Route]:
             need="write",
             run=lambda call: service.remove(call.path["provider"], call.path["id"], call.by),
             summary="Remove a key; requests in flight keep it.",
+        ),
+        Route(
+            method="POST",
+            path="/providers/{provider}/bulk",
+            need="write",
+            run=lambda call: change_keys(service, call.path["provider"], call.body, call.by),
+            body=KeySelection,
+            answer=BulkResult,
+            summary="Enable, disable or remove several keys.",
         ),
         Route(
             method="POST",

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from asgi_aiproxy.admin.routing import Route, resource_routes
+from asgi_aiproxy.services.bulk import BulkResult, TokenSelection, change_tokens
 from asgi_aiproxy.services.raises import BudgetRaise
 from asgi_aiproxy.services.tokens import (
     Issued,
@@ -14,9 +17,18 @@ from asgi_aiproxy.services.tokens import (
 )
 
 
-def token_routes(service: TokenService) -> list[Route]:
+def token_routes(service: TokenService, clock: Callable[[], float]) -> list[Route]:
     """Return the routes to list, issue, change, rotate and revoke tokens."""
     return [
+        Route(
+            method="POST",
+            path="/tokens/bulk",
+            need="write",
+            run=lambda call: change_tokens(service, call.body, call.by, clock),
+            body=TokenSelection,
+            answer=BulkResult,
+            summary="Enable, disable, extend or revoke several tokens.",
+        ),
         *resource_routes(
             "/tokens/{id}",
             types=(TokenNew, TokenEdit, TokenOut),

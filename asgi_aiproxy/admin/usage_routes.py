@@ -9,6 +9,7 @@ from asgi_aiproxy.services.receipts import ExchangeOut, to_receipt
 from asgi_aiproxy.services.recent import RecentOut, RecentQuery, RecentService
 from asgi_aiproxy.services.unpriced import UnpricedModel, UnpricedQuery, unpriced_models
 from asgi_aiproxy.services.usage import (
+    ComparedSum,
     DailyQuery,
     NearQuery,
     RecordOut,
@@ -52,6 +53,15 @@ def usage_routes(service: UsageService, recent: RecentService) -> list[Route]:
             query=SumQuery,
             answer=Page[SumOut],
             summary="Sums by principal, account, model, provider, key, day, tag or session.",
+        ),
+        Route(
+            method="GET",
+            path="/usage/compare",
+            need="read",
+            run=lambda call: service.compare(call.query),
+            query=SumQuery,
+            answer=Page[ComparedSum],
+            summary="Sums, each beside that of as many days before.",
         ),
         Route(
             method="GET",

@@ -7,25 +7,33 @@ colours are classes of the stylesheet, and the page shows the same figures in a 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import ceil
 
 import msgspec
 
-WIDTH, HEIGHT = 720, 180
-_LEFT, _BOTTOM, _TOP = 56, 22, 10
-_MAX_LABELS = 10
+WIDTH, HEIGHT = 560, 180
+_LEFT, _BOTTOM, _TOP = 52, 24, 12
+_MAX_LABELS = 8
+_LINES = 4  # of the grid, above the base
+_ROUND = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10, 15)
 
 
 class Bar(msgspec.Struct, frozen=True):
-    """A bar: the `label` below it, its `value`, and its `title`; `part` of it is highlighted."""
+    """A bar: the `label` below it, its `value`, and its `title`; `part` of it is highlighted, and
+    `before` is a value to compare it with.
+    """
 
     label: str
     value: float
     title: str
     part: float = 0.0
+    before: float = 0.0
 
 
 class Shape(msgspec.Struct, frozen=True):
-    """A rectangle, `part` of it is `part_height` high; with the title of its bar."""
+    """A rectangle, `part` of it is `part_height` high; with the title of its bar. `before_y` is
+    the height of the value to compare it with.
+    """
 
     x: float
     y: float
@@ -34,6 +42,7 @@ class Shape(msgspec.Struct, frozen=True):
     part_y: float
     part_height: float
     title: str
+    before_y: float | None = None
 
 
 class Label(msgspec.Struct, frozen=True):
@@ -57,13 +66,19 @@ class Chart(msgspec.Struct, frozen=True):
 
 
 def bar_chart(bars: Sequence[Bar], *, title: str, unit: str = "") -> Chart:
-    """Return a bar chart; `unit` is put before the figures of the axis."""
-    top = _round_up(max((bar.value for bar in bars), default=0.0))
+    """Return a bar chart. `unit` is put before the figures of the axis, which are whole numbers
+    without one.
+    """
+    top = _round_up(max((max(bar.value, bar.before) for bar in bars), default=0.0), whole=not unit)
     space = (WIDTH - _LEFT) / max(len(bars), 1)
     height = HEIGHT - _BOTTOM - _TOP
     grid = [
-        Label(_LEFT, round(_TOP + height * step / 4, 1), f"{unit}{_short(top * (4 - step) / 4)}")
-        for step in range(5)
+        Label(
+            _LEFT,
+            round(_TOP + height * step / _LINES, 1),
+            f"{unit}{_short(top * (_LINES - step) / _LINES)}",
+        )
+        for step in range(_LINES + 1)
     ]
     shapes = []
     for index, bar in enumerate(bars):
@@ -78,6 +93,7 @@ def bar_chart(bars: Sequence[Bar], *, title: str, unit: str = "") -> Chart:
                 part_y=round(_TOP + height - part, 1),
                 part_height=part,
                 title=bar.title,
+                before_y=round(_TOP + height * (1 - bar.before / top), 1) if bar.before else None,
             )
         )
     every = max(1, -(-len(bars) // _MAX_LABELS))
@@ -89,14 +105,14 @@ def bar_chart(bars: Sequence[Bar], *, title: str, unit: str = "") -> Chart:
     return Chart(title, shapes, grid, labels)
 
 
-def _round_up(value: float) -> float:
-    """Return the next round number that is not below `value`."""
-    if value <= 0:
-        return 1.0
+def _round_up(value: float, *, whole: bool) -> float:
+    """Return a number that is not below `value`, and of which a quarter is a round number."""
+    quarter = max(value / _LINES, 1e-6)
     power = 1e-6
-    while power * 10 <= value:
+    while power * 10 <= quarter:
         power *= 10
-    return next(power * step for step in (1, 2, 4, 5, 10, 20) if power * step >= value)
+    found = next(power * step for step in _ROUND if power * step >= quarter * (1 - 1e-9))
+    return _LINES * (ceil(found) if whole else found)
 
 
 def _short(value: float) -> str:

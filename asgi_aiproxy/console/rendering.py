@@ -47,8 +47,10 @@ class Renderer:
             lstrip_blocks=True,
             auto_reload=False,
         )
+        units = _in_units(self.site) if self.site.currency == "units" else None
         self._templates.filters.update(
-            usd=_in_units(self.site) if self.site.currency == "units" else format_usd,
+            usd=units or format_usd,
+            cost=units or format_cost,
             number=format_number,
             price=format_price,
             time=format_time,
@@ -101,6 +103,15 @@ def format_usd(dollars: float | None) -> str:
     if dollars == 0 or abs(dollars) >= 1:
         return f"${dollars:,.2f}"
     return "$" + f"{dollars:.6f}".rstrip("0").rstrip(".")
+
+
+def format_cost(dollars: float | None) -> str:
+    """Return an amount in US dollars for columns and figures: with two digits, or four below $1."""
+    if dollars is None:
+        return _NOTHING
+    if 0 < abs(dollars) < 0.00005:
+        return "<$0.0001"
+    return f"${dollars:,.2f}" if dollars == 0 or abs(dollars) >= 1 else f"${dollars:.4f}"
 
 
 def format_price(dollars: float | None) -> str:

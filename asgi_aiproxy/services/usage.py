@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from datetime import UTC, date, datetime, timedelta
 from enum import Enum
 from typing import Annotated, Any, get_args
@@ -93,11 +93,12 @@ class NearQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class RecordOut(UsageRecord, frozen=True, kw_only=True):
     """A usage record; `usd` is its cost in US dollars, `cost` the same in micro-dollars. `near` is
-    its position in the log, to find it again.
+    its position in the log, to find it again. In lists `label` is the name of the caller's token.
     """
 
     usd: float | None = None
     near: str = ""
+    label: str = ""
 
 
 class SumOut(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,6 +115,15 @@ class SumOut(msgspec.Struct, frozen=True, kw_only=True):
     usd: float
     not_charged_usd: float
     units: int
+
+
+class ComparedSum(msgspec.Struct, frozen=True):
+    """A sum, and that of the same name (for `day`: of the day at the same place) in the period of
+    the same length before.
+    """
+
+    now: SumOut
+    before: SumOut
 
 
 class UsageService:
@@ -134,7 +144,13 @@ class UsageService:
     async def page(self, query: UsageQuery) -> Page[RecordOut]:
         """Return usage records, newest first."""
         query = await self._resolved(query)
-        return await self.matching(query.query(), query)
+        page = await self.matching(query.query(), query)
+        names = await self._names({record.principal for record in page.data})
+        labelled = [
+            msgspec.structs.replace(record, label=names.get(record.principal, record.principal))
+            for record in page.data
+        ]
+        return Page(labelled, page.next)
 
     async def matching(self, filter_: Query, query: UsageQuery) -> Page[RecordOut]:
         """Return the records that match a filter of the ledger; the page is that of `query`."""
@@ -212,6 +228,23 @@ class UsageService:
             page = await self._labelled(page)
         return Page(page, str(end) if end < len(order) else None)
 
+    async def compare(self, query: SumQuery) -> Page[ComparedSum]:
+        """Return sums as `sums` does, each with that of as many days before."""
+        since, until = self._days(query.since, query.until)
+        page = await self.sums(query)
+        first = since - (until - since) - timedelta(days=1)
+        names = [row.name for row in page.data]
+        if query.by == "day":  # the day of the period before that is at the same place
+            names = [(date.fromisoformat(name) - (since - first)).isoformat() for name in names]
+        before = await self.ledger.totals(
+            query.by, since=first, until=since - timedelta(days=1), names=names
+        )
+        rows = [
+            ComparedSum(row, _sum(name, before.get(name, Totals())))
+            for row, name in zip(page.data, names, strict=True)
+        ]
+        return Page(rows, page.next)
+
     async def _ranked(self, query: SumQuery, since: date, until: date) -> Sequence[str]:
         """Return the names of sums in their order; at most a second old."""
         if query.name is None:
@@ -272,10 +305,14 @@ class UsageService:
         principal = await self.principal(query.principal)
         return msgspec.structs.replace(query, principal=principal)
 
+    async def _names(self, ids: Collection[str]) -> dict[str, str]:
+        """Return the names of the tokens that exist."""
+        rows = await self._store.rows(TOKENS, ids)
+        return {id: _decode_name(row).name for id, row in rows.items()}
+
     async def _labelled(self, sums: list[SumOut]) -> list[SumOut]:
         """Return sums by caller, labelled with the names of tokens that exist."""
-        rows = await self._store.rows(TOKENS, [item.name for item in sums])
-        names = {id: _decode_name(row).name for id, row in rows.items()}
+        names = await self._names([item.name for item in sums])
         return [
             msgspec.structs.replace(item, label=names.get(item.name, item.name)) for item in sums
         ]

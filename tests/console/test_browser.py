@@ -231,7 +231,8 @@ def test_an_operator_and_a_user_walk_through_the_console(site: Site, page: Drive
     page.open(f"{site.console}/audit")
     page.wait("token.issue")
     check(page, site, "audit")
-    for name in ("groups", "accounts", "vouchers", "settings", "explain", "announcements"):
+    names = ("groups", "accounts", "vouchers", "settings", "explain", "announcements")
+    for name in (*names, "routes", "prices"):
         page.open(f"{site.console}/{name}")
         check(page, site, name)
     page.open(f"{site.console}/vouchers")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import re
 import time
+from urllib.parse import urlencode
 
 import msgspec
 import pytest
@@ -12,7 +14,7 @@ from asgi_aiproxy import AdminApp, Ledger, MemoryStore, Principal, Tokens
 from asgi_aiproxy.accounts import StoredTokenVerifier
 from asgi_aiproxy.console import Console
 from asgi_aiproxy.stores import Store
-from tests.console.support import ROOT, Answer, Browser, filled, record
+from tests.console.support import ORIGIN, ROOT, Answer, Browser, filled, record, root_of
 
 pytestmark = pytest.mark.anyio
 
@@ -304,3 +306,75 @@ async def test_what_happened_to_a_request_is_explained_step_by_step() -> None:
     assert "main/1" in text
     missing = await browser.open("/explain?model=gpt-4o")
     assert missing.status == 501  # this AdminApp has no explain=
+
+
+async def test_several_tokens_are_extended_disabled_and_removed_after_a_question() -> None:
+    shop = await filled()
+    tokens = Tokens(shop.store)
+    await tokens.edit(shop.ids["ann"], expires=time.time() + 1000)
+    browser = shop.browser("/x")
+    await browser.sign_in()
+
+    async def apply(ids: list[str], **fields: str) -> Answer:
+        form = (await browser.open("/tokens")).page.form("/tokens/selection")
+        given = [(name, value) for name, value in form.fields if name not in fields]
+        body = urlencode([*given, *fields.items(), *(("ids", id) for id in ids)]).encode()
+        headers = {"sec-fetch-site": "same-origin", "origin": ORIGIN}
+        answer = await browser.send("POST", form.action, body, headers)
+        return answer if answer.status != 303 else await browser.get(answer.headers["location"][0])
+
+    ann, ben = shop.ids["ann"], shop.ids["ben"]
+    assert "Saved." in (await apply([ann, ben], action="extend", days="10")).text
+    expires = (await tokens.get(ann)).expires
+    assert expires is not None
+    assert 9 * 86400 < expires - time.time() < 11 * 86400
+    assert (await tokens.get(ben)).expires is None  # it never expires
+    assert "Saved." in (await apply([ann, ben], action="disable")).text
+    assert [(await tokens.get(id)).enabled for id in (ann, ben)] == [False, False]
+    question = await apply([ann, "missing"], action="revoke")
+    assert "Remove 2 rows?" in question.text
+    assert await tokens.get(ann)
+    confirmed = question.page.form("/tokens/selection")
+    headers = {"sec-fetch-site": "same-origin", "origin": ORIGIN}
+    body = urlencode(confirmed.fields).encode()
+    done = await browser.send("POST", confirmed.action, body, headers)
+    assert "1 of 2 were not changed. missing:" in html.unescape(done.text)
+    assert await tokens.table.find(ann) is None
+    assert await tokens.table.find(ben) is not None
+    assert (await apply([], action="disable")).status == 400
+
+
+async def test_several_keys_are_disabled_and_removed() -> None:
+    shop = await filled()
+    root = await root_of(shop)
+    keys = {"ids": ["added", "main/1"], "action": "disable"}
+    found = await root("POST /providers/{provider}/bulk", provider="openai", body=keys)
+    assert found.done == ["added", "main/1"]
+    browser = shop.browser()
+    await browser.sign_in()
+    form = (await browser.open("/providers/openai")).page.form("/providers/openai/selection")
+    question = await browser.submit(form, ids="added", action="remove")
+    text = (await browser.submit(question.page.form("/selection"))).text
+    assert "Removed." in text
+    assert "/keys/added" not in text
+    assert "disabled" in text
+
+
+async def test_usage_is_compared_with_the_days_before() -> None:
+    shop = await filled()
+    async with Ledger(shop.store) as ledger:
+        for age, number in ((0, 200), (30, 201), (30, 202)):
+            found = record(shop, number, "cat", time.time() - age * 86400, "plain")
+            await ledger(msgspec.structs.replace(found, upstream_model="compared", cost=1_000_000))
+    browser = shop.browser()
+    await browser.sign_in()
+    page = await browser.open("/usage?by=model&compare=yes")
+    row = page.text.partition(">compared</a>")[2].partition("</tr>")[0]
+    assert re.findall(r">(\$1.00|\$2.00|-50 %)<", row) == ["$1.00", "$2.00", "-50 %"]
+    assert 'class="before"' in page.text  # in the chart
+    root = await root_of(shop)
+    pairs = (await root("GET /usage/compare", query={"by": "day"})).data
+    assert sum(pair.before.usd for pair in pairs if pair.now.requests) == 2
+    user = shop.browser()
+    await user.sign_in(shop.secrets["cat"])
+    assert "compared with" in (await user.open("/my/usage?compare=yes")).text

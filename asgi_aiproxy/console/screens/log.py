@@ -14,6 +14,7 @@ _OWN_FILTERS = ("principal", "model", "state")
 _FILTERS = (
     "principal", "account", "group", "provider", "model", "key", "session", "tag", "state",
 )  # fmt: skip
+_FREQUENT = ("principal", "provider", "model", "state")  # filters that are always shown
 _ROWS = 50
 _SCAN = 5000  # records that are examined for one page
 
@@ -54,7 +55,10 @@ async def _list(request: PageRequest, api: str, base: str, names: tuple[str, ...
         base=base,
         own=base == "/my/log",
         filters={**filters, **times},
-        filter_names=names,
+        rare_filters=[name for name in names if name not in _FREQUENT],
+        more_filters=any(
+            value for name, value in {**filters, **times}.items() if name not in _FREQUENT
+        ),
         states=STATES,
         tokens=tokens,
         rows=_ROWS,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from asgi_aiproxy.console.forms import read_form
 from asgi_aiproxy.console.pages import PageAnswer, PageRequest, PageRoute, segment
+from asgi_aiproxy.console.screens.selection import change_selection
 
 _PROVIDER = "/providers/{provider}"
 _KEY = _PROVIDER + "/keys/{id}"
@@ -17,6 +18,9 @@ def provider_pages() -> list[PageRoute]:
         PageRoute("POST", f"{_PROVIDER}/keys", "write", _add, again=_provider, confirm=True),
         PageRoute("POST", f"{_PROVIDER}/import", "write", _import, again=_provider, confirm=True),
         PageRoute("POST", f"{_PROVIDER}/test", "write", _test_all, again=_provider),
+        PageRoute(
+            "POST", f"{_PROVIDER}/selection", "write", _selection, again=_provider, confirm=True
+        ),
         PageRoute("GET", _KEY, "read", _key),
         PageRoute("POST", f"{_KEY}/edit", "write", _edit, again=_key, confirm=True),
         PageRoute("POST", f"{_KEY}/enable", "write", _enable, again=_key),
@@ -94,6 +98,15 @@ async def _test_all(request: PageRequest) -> PageAnswer:
         },
     )
     return await _shown(request, results={result.id: result for result in page.data})
+
+
+async def _selection(request: PageRequest) -> PageAnswer:
+    return await change_selection(
+        request,
+        "POST /providers/{provider}/bulk",
+        _address(request),
+        provider=request.path["provider"],
+    )
 
 
 async def _key(request: PageRequest) -> PageAnswer:

@@ -6,6 +6,7 @@ from typing import Any
 
 from asgi_aiproxy.console.forms import read_form, time_value
 from asgi_aiproxy.console.pages import PageAnswer, PageRequest, PageRoute, segment
+from asgi_aiproxy.console.screens.selection import change_selection
 from asgi_aiproxy.services.budgets import BudgetOut
 from asgi_aiproxy.services.tokens import TokenOut
 
@@ -33,7 +34,11 @@ class _Pages:
     def routes(self, read: Any, write: Any) -> list[PageRoute]:
         item = self.base + "/{id}"
         weighty = not self.own
+        selection = PageRoute(
+            "POST", f"{self.base}/selection", write, self.selection, again=self.list, confirm=True
+        )
         return [
+            *([] if self.own else [selection]),
             PageRoute("GET", self.base, read, self.list),
             PageRoute("POST", self.base, write, self.create, again=self.list, confirm=weighty),
             PageRoute("GET", item, read, self.show),
@@ -67,6 +72,9 @@ class _Pages:
             )  # fmt: skip
         issued = await request.api(f"POST {self.api}", body=body)
         return request.page("secret.html", issued=issued, base=self.base, own=self.own)
+
+    async def selection(self, request: PageRequest) -> PageAnswer:
+        return await change_selection(request, f"POST {self.api}/bulk", self.base)
 
     async def show(self, request: PageRequest) -> PageAnswer:
         token = await request.api(f"GET {self.api}/{{id}}", id=request.path["id"])

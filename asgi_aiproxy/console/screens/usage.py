@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+
 from asgi_aiproxy.console.charts import Bar, bar_chart
 from asgi_aiproxy.console.pages import PageAnswer, PageRequest, PageRoute, csv_answer
 from asgi_aiproxy.console.rendering import format_number, format_usd
-from asgi_aiproxy.services.usage import SumOut
+from asgi_aiproxy.services.usage import ComparedSum, SumOut
 
 KINDS = ("day", "principal", "account", "model", "provider", "key", "tag", "session")
 _COLUMNS = ("requests", "failed", "input", "output", "usd", "not_charged_usd", "units")
+_ROWS = "100"
 
 
 def usage_pages() -> list[PageRoute]:
@@ -21,73 +26,111 @@ def usage_pages() -> list[PageRoute]:
     ]
 
 
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """What a page shows: the sums of `days` and those of as many days `before` (empty: they are not
+    compared), and `rows` by the kind `by`.
+    """
+
+    base: str
+    days: list[SumOut]
+    before: list[SumOut]
+    by: str = "day"
+    rows: list[ComparedSum] = field(default_factory=list)
+    next: str | None = None
+    tokens: list[object] = field(default_factory=list)
+
+
 async def _own(request: PageRequest) -> PageAnswer:
-    days = await _own_days(request)
+    query = _given(request, "since", "until", "principal")
+    days, before = await _days(request, "/me/usage/daily", query)
     tokens = (await request.api("GET /me/tokens")).data
-    return _page(request, days, [], own=True, by="day", tokens=tokens)
+    return _page(request, _Shown("/my/usage", days, before, tokens=tokens))
 
 
 async def _own_csv(request: PageRequest) -> PageAnswer:
-    return _csv(await _own_days(request))
-
-
-async def _own_days(request: PageRequest) -> list[SumOut]:
     query = _given(request, "since", "until", "principal")
-    found: list[SumOut] = (await request.api("GET /me/usage/daily", query=query)).data
-    return found
+    return _csv((await request.api("GET /me/usage/daily", query=query)).data)
 
 
 async def _all(request: PageRequest) -> PageAnswer:
-    by = _kind(request)
-    daily = {**_given(request, "since", "until"), "by": by}
-    name = request.query.get("name", "")
+    by, name = _kind(request), request.query.get("name", "")
+    query = {**_given(request, "since", "until"), "by": "day"}
     if by != "day" and name:
-        daily["name"] = name
-    else:
-        daily["by"] = "day"
-    days = (await request.api("GET /usage/daily", query=daily)).data
-    sums = await _sums(request, by) if by != "day" else []
-    return _page(request, days, sums, own=False, by=by, tokens=[])
+        query |= {"by": by, "name": name}
+    days, before = await _days(request, "/usage/daily", query)
+    if by == "day":
+        return _page(request, _Shown("/usage", days, before))
+    query = {**_given(request, "since", "until", "name", "after"), "by": by, "limit": _ROWS}
+    if _compared(request):
+        page = await request.api("GET /usage/compare", query=query)
+        return _page(request, _Shown("/usage", days, before, by, page.data, page.next))
+    page = await request.api("GET /usage/sums", query=query)
+    rows = [ComparedSum(row, row) for row in page.data]
+    return _page(request, _Shown("/usage", days, before, by, rows, page.next))
 
 
 async def _all_csv(request: PageRequest) -> PageAnswer:
-    return _csv(await _sums(request, _kind(request), limit="1000"))
+    query = {**_given(request, "since", "until", "name"), "by": _kind(request), "limit": "1000"}
+    return _csv((await request.api("GET /usage/sums", query=query)).data)
 
 
-async def _sums(request: PageRequest, by: str, limit: str = "100") -> list[SumOut]:
-    query = {**_given(request, "since", "until", "name"), "by": by, "limit": limit}
-    found: list[SumOut] = (await request.api("GET /usage/sums", query=query)).data
-    return found
+async def _days(
+    request: PageRequest, api: str, query: Mapping[str, str]
+) -> tuple[list[SumOut], list[SumOut]]:
+    """Return the sums of each day of the period, and of the one before if they are compared."""
+    days: list[SumOut] = (await request.api(f"GET {api}", query=query)).data
+    if not _compared(request):
+        return days, []
+    first, length = date.fromisoformat(days[0].name), timedelta(days=len(days))
+    period = {"since": first - length, "until": first - timedelta(days=1)}
+    shifted = {**query, **{name: day.isoformat() for name, day in period.items()}}
+    return days, (await request.api(f"GET {api}", query=shifted)).data
 
 
-def _page(
-    request: PageRequest,
-    days: list[SumOut],
-    sums: list[SumOut],
-    *,
-    own: bool,
-    by: str,
-    tokens: list[object],
-) -> PageAnswer:
+def _page(request: PageRequest, shown: _Shown) -> PageAnswer:
     _ = request.texts
-    cost = [Bar(day.name[5:], day.usd, f"{day.name}: {format_usd(day.usd)}") for day in days]
-    calls = [
-        Bar(day.name[5:], day.requests, f"{day.name}: {format_number(day.requests)}", day.failed)
-        for day in days
-    ]
     return request.page(
         "usage.html",
-        days=days,
-        sums=sums,
-        own=own,
-        by=by,
+        shown=shown,
+        own=shown.base == "/my/usage",
         kinds=KINDS,
-        tokens=tokens,
-        base="/my/usage" if own else "/usage",
-        cost=bar_chart(cost, title=_("Cost by day"), unit="$"),
-        calls=bar_chart(calls, title=_("Requests by day; failed ones are highlighted")),
-        total={name: sum(getattr(day, name) for day in days) for name in _COLUMNS},
+        compared=_compared(request),
+        by_day=list(map(ComparedSum, shown.days, shown.before or shown.days))[::-1],
+        cost=bar_chart(_cost_bars(shown), title=_("Cost by day"), unit="$"),
+        calls=bar_chart(
+            _call_bars(shown),
+            title=_("Requests by day; failed ones are highlighted"),
+        ),
+        total=_total(shown.days),
+        total_before=_total(shown.before),
     )
+
+
+def _cost_bars(shown: _Shown) -> list[Bar]:
+    before = [day.usd for day in shown.before] or [0.0] * len(shown.days)
+    return [
+        Bar(day.name[5:], day.usd, f"{day.name}: {format_usd(day.usd)}", before=earlier)
+        for day, earlier in zip(shown.days, before, strict=True)
+    ]
+
+
+def _call_bars(shown: _Shown) -> list[Bar]:
+    before = [day.requests for day in shown.before] or [0] * len(shown.days)
+    return [
+        Bar(
+            day.name[5:],
+            day.requests,
+            f"{day.name}: {format_number(day.requests)}",
+            day.failed,
+            earlier,
+        )
+        for day, earlier in zip(shown.days, before, strict=True)
+    ]
+
+
+def _total(days: list[SumOut]) -> dict[str, float]:
+    return {name: sum(getattr(day, name) for day in days) for name in _COLUMNS}
 
 
 def _csv(sums: list[SumOut]) -> PageAnswer:
@@ -98,6 +141,10 @@ def _csv(sums: list[SumOut]) -> PageAnswer:
 def _kind(request: PageRequest) -> str:
     by = request.query.get("by", "day")
     return by if by in KINDS else "day"
+
+
+def _compared(request: PageRequest) -> bool:
+    return "compare" in request.query
 
 
 def _given(request: PageRequest, *names: str) -> dict[str, str]:

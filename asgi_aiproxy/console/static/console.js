@@ -1,14 +1,20 @@
 // Improvements of pages that work without them: times in the reader's zone, buttons to copy, and
 // the live log, which holds still and counts what is new until it is followed.
 
-const zone = new Intl.DateTimeFormat(document.documentElement.lang, {
-  dateStyle: "medium", timeStyle: "medium",
-});
+const language = document.documentElement.lang;
+const clock = { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit" };
+const thisYear = new Intl.DateTimeFormat(language, { ...clock, hourCycle: "h23" });
+const otherYear = new Intl.DateTimeFormat(language, { ...clock, year: "numeric", hourCycle: "h23" });
+
+function localTime(date) {
+  const zone = date.getFullYear() === new Date().getFullYear() ? thisYear : otherYear;
+  return zone.format(date);
+}
 
 function localTimes(root) {
   for (const time of root.querySelectorAll("time[datetime]:not([title])")) {
     time.title = time.textContent;
-    time.textContent = zone.format(new Date(time.dateTime));
+    time.textContent = localTime(new Date(time.dateTime));
   }
 }
 
@@ -31,6 +37,14 @@ for (const button of document.querySelectorAll("button.copy")) {
   button.hidden = false;
   button.addEventListener("click", () => copy(button));
 }
+for (const all of document.querySelectorAll("input[data-all]")) {
+  all.hidden = false;
+  all.addEventListener("change", () => {
+    for (const box of all.form.querySelectorAll(`input[name=${all.dataset.all}]`)) {
+      box.checked = all.checked;
+    }
+  });
+}
 localTimes(document);
 document.addEventListener("htmx:after:swap", () => localTimes(document)); // a morph restores texts
 new MutationObserver((changes) => {
@@ -40,6 +54,10 @@ new MutationObserver((changes) => {
     }
   }
 }).observe(document.getElementById("main"), { childList: true, subtree: true });
+
+for (const current of document.querySelectorAll("nav a[aria-current]")) { // the menu may scroll
+  current.parentElement.parentElement.scrollLeft = current.offsetLeft - 40;
+}
 
 const live = document.querySelector("[data-live]");
 
