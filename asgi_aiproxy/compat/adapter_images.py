@@ -1,13 +1,14 @@
 """Pictures as chatgpt-adapter makes them: a secret that names a model, prompts, and its answer.
 
 Theory of operation. Clients of chatgpt-adapter chose who makes a picture by a word in place of an
-API key; `models` maps such words to models of this gateway. The prompt may contain tags:
-`<tag content="..." />` has keywords that are added as they are, `<tag llm=false />` keeps the
-prompt from being rewritten. With a `rewriter`, a chat model turns the wish into keywords first, in
-a request of the same caller, with its limits and a usage record of its own; not for a caller with
-its own API key, which is for the vendor of the picture. The answer is OpenAI's with the members
-that these clients read: `styles`, `samples`, `prompt`, `currStyle`, `currSamples`. With `store`,
-pictures in base64 are given to the host, which returns their URLs. A stream passes unchanged.
+API key, or by the name of the model; `models` maps both to models of this gateway. The prompt may
+contain tags: `<tag content="..." />` has keywords that are added as they are, `<tag llm=false />`
+keeps the prompt from being rewritten. With a `rewriter`, a chat model turns the wish into keywords
+first, in a request of the same caller, with its limits and a usage record of its own; not for a
+caller with its own API key, which is for the vendor of the picture. The answer is OpenAI's with the
+members that these clients read: `styles`, `samples`, `prompt`, `currStyle`, `currSamples`. With
+`store`, pictures in base64 are given to the host, which returns their URLs. A stream passes
+unchanged.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ class AdapterImages:
     Arguments:
 
     - `model`: the model of requests that name none.
-    - `models`: models by the secrets that clients send instead of an API key to choose them.
+    - `models`: models by the secrets that clients send instead of an API key to choose them, and by
+      the names of models that clients send.
     - `rewriter`: a chat model that turns the prompt into keywords first; empty: none does.
     - `styles`, `samples`: the names that answers list for clients to choose from; a request's
       `style` and `quality` are passed on as they are.
@@ -76,10 +78,11 @@ class AdapterImages:
         - `secret`: what the client sent as its API key.
         """
         fields = await call.fields()
+        named = fields.get("model") or self.model
         if secret in self.models:
             fields["model"] = self.models[secret]
-        elif not fields.get("model"):
-            fields["model"] = self.model
+        else:
+            fields["model"] = self.models.get(named, named) if isinstance(named, str) else named
 
         async def forward(path: str, body: Mapping[str, Any], send: Send) -> None:
             await call.forward(

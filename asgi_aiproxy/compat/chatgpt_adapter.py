@@ -47,12 +47,20 @@ _COZE_SITE = policy.unsupported(
     "Coze's web site with its signatures", "Use 'coze/BOT_ID' with a token of Coze's API."
 )
 _COZE_BOT = re.compile(r"coze/([^-/]+)((?:-[^-/]+)*)")
+# Models whose names alone meant a session of a web site; a route may give them to a provider.
+_SITE_MODELS = {
+    "coze": _COZE_SITE,
+    "claude": policy.unsupported("Pooling sessions of claude.ai", _OFFICIAL),
+}
 # Secrets that named a picture service instead of identifying a caller.
 _PICTURE_MARKERS = re.compile(
     r"sk-(?:prodia-(?:sd|xl)|dalle-(?:4k|3-xl)|google-xl|animagine-xl-3\.1)"
 )
+# Models that named one, in the documentation.
+_PICTURE_MODELS = re.compile(r"(?:sd|xl|dalle-4k|dalle-3-xl|google)\.dall-e-3")
+_SITE_PICTURES = re.compile(r"(?:pg|coze)\.dall-e-3")
 _DEMO_SPACES = policy.retired(
-    "The demo space that this secret names", "Use the model of an image provider."
+    "The demo space that this request names", "Use the model of an image provider."
 )
 _SESSION = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|.*(?:msToken|sessionid)=.*")
 _SITE_SESSION = policy.unsupported(
@@ -100,8 +108,9 @@ class ChatGPTAdapterRoutes(CompatApp):
         super().__init__(transport)
         self._verify = verify
         self._pictures = images if images is not None else AdapterImages()
+        self._router = AdapterModels(router, interpreter)
         shim = AIShim(
-            AdapterModels(router, interpreter),
+            self._router,
             transport=self.transport,
             record=record,
             allow_client_keys=True,
@@ -132,9 +141,14 @@ class ChatGPTAdapterRoutes(CompatApp):
     async def _images(self, call: CompatCall) -> None:
         secret = _secrets(call)[0]
         chosen = secret in self._pictures.models
-        if not chosen and _PICTURE_MARKERS.fullmatch(secret):
-            await policy.refuse(_DEMO_SPACES)(call)
-        await self._check_model(call)
+        model = (await call.fields()).get("model")
+        named = model if isinstance(model, str) else ""
+        if not (chosen or named in self._pictures.models):
+            if _PICTURE_MARKERS.fullmatch(secret) or _PICTURE_MODELS.fullmatch(named):
+                await policy.refuse(_DEMO_SPACES)(call)
+            if _SITE_PICTURES.fullmatch(named):
+                await policy.refuse(_SITE_SESSION)(call)
+            await self._check_model(call)
         caller = await self._caller(call, without=secret if chosen else "")
         headers = prepared_headers(call, caller)
         await self._pictures.serve(call, self._shim, caller, headers, secret)
@@ -157,7 +171,12 @@ class ChatGPTAdapterRoutes(CompatApp):
     async def _check_model(self, call: CompatCall) -> None:
         """Refuse models of services that are gone or must not be used."""
         model = (await call.fields()).get("model")
-        if isinstance(model, str) and (error := refused_model(model)) is not None:
+        if not isinstance(model, str):
+            return
+        error = refused_model(model)
+        if error is None and model in _SITE_MODELS and not self._router.targets(model):
+            error = _SITE_MODELS[model]
+        if error is not None:
             await policy.refuse(error)(call)
 
     async def _caller(self, call: CompatCall, *, without: str = "") -> Caller:

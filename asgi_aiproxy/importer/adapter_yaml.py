@@ -12,6 +12,7 @@ from asgi_aiproxy.importer.plan import Plan
 from asgi_aiproxy.importer.values import NO_PASSWORDS, RETIRED, table_of
 
 _NO_TOOL = "-1"
+_REWRITER = "rewriter"  # the provider of the model that rewrites prompts
 # A line of the newer `matcher.regex`: two strings in double quotes, with a colon between them.
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"\s*:\s*"((?:[^"\\]|\\.)*)"')
 _TIMEOUTS = {"connTimeout": "connect", "responseHeaderTimeout": "first"}
@@ -32,12 +33,11 @@ _REASONS = {
     "x-addr": "set serve --forwarded-allow-ips",
     "debug": "set log_level",
     "domain": "pictures are not kept in files",
-    "llm": "set compat.images.rewriter to a chat model of yours",
     "specialized": "messages are sent as they are: the vendors have APIs for them",
     "server": "serve --port; [[tokens]] for its password; proxy of a provider",
     "proxied": "set proxy, or that of a provider",
 }
-_TAKEN = {"custom-llm", "interpreter", "toolCall", "matcher", "flags", "server-conn"}
+_TAKEN = {"custom-llm", "interpreter", "llm", "toolCall", "matcher", "flags", "server-conn"}
 
 
 def plan_adapter(found: Mapping[str, Any], plan: Plan) -> None:
@@ -46,6 +46,7 @@ def plan_adapter(found: Mapping[str, Any], plan: Plan) -> None:
     plan.take("config.yaml", "the paths of chatgpt-adapter, at compat.chatgpt_adapter")
     _custom_servers(plan, found)
     _interpreter(plan, found)
+    _rewriter(plan, table_of(found, "llm"))
     _emulation(plan, table_of(found, "toolCall"))
     _markers(plan, found)
     for name, setting in _TIMEOUTS.items():
@@ -99,6 +100,22 @@ def _interpreter(plan: Plan, found: Mapping[str, Any]) -> None:
         base = base if base.endswith("/openai") else f"{base}/openai"
         plan.set("providers", "interpreter", {"kind": "openai-compatible", "base_url": base})
         plan.take("interpreter.base-url", "the provider interpreter (its OpenAI-compatible API)")
+
+
+def _rewriter(plan: Plan, given: Mapping[str, Any]) -> None:
+    """Take `llm`, the chat model that rewrites the prompts of pictures."""
+    url, model = given.get("base-url") or given.get("baseUrl"), given.get("model")
+    if not given:
+        return
+    if not (isinstance(url, str) and url.startswith(("http://", "https://")) and model):
+        plan.reject("llm", "must have a model and a base-url that begins with http:// or https://")
+        return
+    base = f"{url.rstrip('/')}/v1"
+    plan.set("providers", _REWRITER, {"kind": "openai-compatible", "base_url": base})
+    if given.get("token"):
+        plan.add_key(_REWRITER, str(given["token"]), "llm.token")
+    plan.set("compat", "images", {"rewriter": f"{_REWRITER}/{model}"})
+    plan.take("llm", f"the provider {_REWRITER}, and the setting compat.images.rewriter")
 
 
 # ── tools, markers, filters ──────────────────────────────────────────────────

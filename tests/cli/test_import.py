@@ -209,19 +209,24 @@ matcher:
       "(?i)I do not engage .+:\n":""
   - {match: "y", regex: ""}
 server-conn: {connTimeout: 5, idleConnTimeout: 0, responseHeaderTimeout: 90}
-llm: {model: gpt-4}
+llm: {model: gpt-4, baseUrl: "http://127.0.0.1:8081", token: sk-llm}
 unknown: 1
 """
     report = importing.run(importing.file("config.yaml", text))
     assert report["status"] == 1, report
     assert set(report["invalid"]) == {"matcher[2]", "matcher[4]"}
     assert {"flags", "toolCall", "matcher[0]", "matcher[1]", "matcher[3]"} <= set(report["taken"])
-    assert {"llm", "unknown"} <= set(report["left"])
+    assert set(report["left"]) == {"unknown"}
     settings = load(importing.config)
     weak = settings.providers["weak"].emulate
     assert weak is not None
     assert (weak.features, weak.default_tool, weak.tasks) == (["tools"], "search", True)
     assert settings.providers["own"].emulate is None
+    assert settings.providers["rewriter"].base_url == "http://127.0.0.1:8081/v1"
+    assert settings.compat.images.rewriter == "rewriter/gpt-4"
+    assert b"sk-llm" not in b"".join(importing.contents().values()).replace(
+        (importing.folder / "config.yaml").read_bytes(), b""
+    )
     assert settings.markers
     assert [(rule.find, rule.len) for rule in settings.matchers[:2]] == [
         ("<think>", 5), ("secret", 6)]  # fmt: skip

@@ -93,6 +93,10 @@ async def test_a_word_in_place_of_a_key_chooses_the_model_of_a_picture() -> None
         assert answer.status == 200, answer.body
         assert vendors.body["model"] == model
     assert vendors.keys == ["sk-openai", "sk-own"]
+    named = AdapterImages(models={"sd.dall-e-3": "gpt-image"})
+    body = {"prompt": "a cat", "model": "sd.dall-e-3"}
+    answer = await asgi.request(routes(vendors, images=named), "POST", PICTURE, body)
+    assert (answer.status, vendors.body["model"]) == (200, "gpt-image")
     other = {"authorization": "Bearer sk-prodia-xl"}
     answer = await asgi.request(app, "POST", PICTURE, {"prompt": "a cat"}, headers=other)
     assert answer.status == 410

@@ -254,11 +254,15 @@ ADAPTER: list[tuple[Case, Sent | None]] = [
     *[(Case("", CHAT, {**HI, "model": model}, 410, RETIRED), NOTHING) for model in (
         "bing", "bing-online", "bing-vision", "lmsys/gpt-4-turbo", "open-interpreter-ws")],
     *[(Case("", CHAT, {**HI, "model": model}, 403, POLICY), NOTHING) for model in (
-        "you/gpt_4", "coze/websdk", "coze/73-74-2-o", "coze/73-xxx-1000-w")],
+        "coze", "claude", "you/gpt_4", "coze/websdk", "coze/73-74-2-o", "coze/73-xxx-1000-w")],
     *[(Case(bearer(marker), "POST /v1/images/generations", {"prompt": "a", "model": "dall-e-3"},
             410, RETIRED), NOTHING)
       for marker in ("sk-prodia-sd", "sk-prodia-xl", "sk-dalle-4k", "sk-dalle-3-xl", "sk-google-xl",
                      "sk-animagine-xl-3.1")],
+    *[(Case("", "POST /v1/images/generations", {"prompt": "a", "model": f"{name}.dall-e-3"}, 410,
+            RETIRED), NOTHING) for name in ("sd", "xl", "dalle-4k", "dalle-3-xl", "google")],
+    *[(Case("", "POST /v1/images/generations", {"prompt": "a", "model": f"{name}.dall-e-3"}, 403,
+            POLICY), NOTHING) for name in ("pg", "coze")],
     *[(Case(bearer(secret), "POST /v1/images/generations", {"prompt": "a"}, 403, POLICY), NOTHING)
       for secret in ("0123abcd-0123-0123-0123-0123456789ab", "msToken=abc; sessionid=1")],
     (Case("", "POST /anthropic/v1/messages", {"model": "claude-x", "max_tokens": 5, "stream": True,
