@@ -1,4 +1,4 @@
-"""Small tables: `[timeouts]`, `[request_limits]`, `[responses]`, `[[matchers]]`."""
+"""Small tables: `[timeouts]`, `[request_limits]`, `[load_shedding]`, `[responses]` ..."""
 
 from __future__ import annotations
 
@@ -27,6 +27,22 @@ class RequestLimitSettings(_Table):
     parts: int = Field(default=20_000, ge=1)
     tools: int = Field(default=2_000, ge=1)
     depth: int = Field(default=200, ge=1)
+
+
+class LoadSheddingSettings(_Table):
+    """When requests are refused since the process is overloaded, see
+    `asgi_aiproxy.middleware.LoadShedder`.
+
+    `max_lag` and `retry_after` are in seconds, `max_held_bytes` in bytes for each worker. `groups`
+    and `principals` give priorities by patterns of names and ids.
+    """
+
+    max_lag: float = Field(default=0.05, gt=0)
+    max_in_flight: int = Field(default=1000, ge=1)
+    max_held_bytes: int | None = Field(default=None, ge=1)
+    retry_after: float = Field(default=2.0, gt=0)
+    groups: dict[str, int] = {}
+    principals: dict[str, int] = {}
 
 
 class ResponsesSettings(_Table):

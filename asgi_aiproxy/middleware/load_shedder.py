@@ -23,7 +23,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -31,6 +31,7 @@ from asgi_aiproxy._asgi import ASGIApp, Message, Receive, Scope, Send, content_l
 from asgi_aiproxy.errors import APIError, ConfigurationError, ErrorKind, require_int_at_least
 from asgi_aiproxy.middleware.base import Middleware
 from asgi_aiproxy.middleware.error_format import send_error_for
+from asgi_aiproxy.patterns import matches_pattern
 from asgi_aiproxy.principal import ANONYMOUS, SCOPE_KEY, Principal
 
 logger = logging.getLogger("asgi_aiproxy")
@@ -83,6 +84,32 @@ class AdaptiveLimit:
         return in_flight < max(self.limit * share, 1.0)
 
 
+Priority = Callable[[Principal], int]
+
+
+def priority_by_name(
+    *, groups: Mapping[str, int] | None = None, principals: Mapping[str, int] | None = None
+) -> Priority:
+    """Return the `priority` of a `LoadShedder` by the names of `groups` and ids of `principals`.
+
+    Both are patterns; the first that matches counts, of ids before groups. Other callers have
+    priority 0. Raises ConfigurationError for a priority that is not an integer.
+    """
+    by_id, by_group = dict(principals or {}), dict(groups or {})
+    for name, priority in (by_id | by_group).items():
+        if not isinstance(priority, int) or isinstance(priority, bool):
+            raise ConfigurationError(f"The priority of {name!r} must be an integer.")
+
+    def priority_of(caller: Principal) -> int:
+        for names, name in ((by_id, caller.id), (by_group, caller.group)):
+            for pattern, priority in names.items():
+                if name and matches_pattern(pattern, name):
+                    return priority
+        return 0
+
+    return priority_of
+
+
 class LoadShedder(Middleware):
     """A middleware that refuses requests while the event loop is overloaded.
 
@@ -96,8 +123,9 @@ class LoadShedder(Middleware):
     - `max_lag`: how late the event loop may be, in seconds.
     - `max_in_flight`: the highest number of requests at the same time.
     - `max_held_bytes`: the highest sum of request bodies in memory, in bytes (None: no limit).
-    - `priority`: the priority of a caller: negative (refused first), 0, or positive (refused last).
-      Without it, all callers have the same. Callers are known below `Authenticate`.
+    - `priority`: the priority of a caller: negative (refused first), 0, or positive (refused last);
+      see `priority_by_name`. Without it, all callers have the same. Callers are known below
+      `Authenticate`.
     - `retry_after`: the mean number of seconds after which refused clients shall try again.
 
     Raises ConfigurationError if an argument is invalid.
@@ -110,7 +138,7 @@ class LoadShedder(Middleware):
         max_lag: float = 0.05,
         max_in_flight: int = 1000,
         max_held_bytes: int | None = None,
-        priority: Callable[[Principal], int] | None = None,
+        priority: Priority | None = None,
         retry_after: float = 2.0,
     ) -> None:
         super().__init__(app)
@@ -119,11 +147,18 @@ class LoadShedder(Middleware):
             require_int_at_least(max_held_bytes=max_held_bytes)
         if not max_lag > 0 or not retry_after > 0:
             raise ConfigurationError("LoadShedder: max_lag and retry_after must be > 0 seconds.")
+        if priority is not None and not callable(priority):
+            raise ConfigurationError(
+                "LoadShedder: priority is a function of a Principal, such as priority_by_name(...)."
+            )
         self._limit = AdaptiveLimit(max_lag, max_in_flight)
         self._max_held = max_held_bytes
         self._priority = priority
         self._retry_after = retry_after
         self._in_flight = self._held = self._refused = 0
+        # Called with the reason ("load", "memory") and the priority ("low", "normal", "high") of
+        # each request that is refused; see `Metrics.watch`.
+        self.on_refused: Callable[[str, str], None] | None = None
         self._shedding = False
         self._timer: asyncio.TimerHandle | None = None
 
@@ -141,8 +176,7 @@ class LoadShedder(Middleware):
         declared = 0
         if self._max_held is not None and scope["type"] == "http":
             declared = content_length(scope) or 0
-        if not self._admits(scope, declared):
-            self._refused += 1
+        if self._refuses(scope, declared):
             await send_error_for(scope, receive, send, self._refusal())
             return
         if self._timer is None:
@@ -156,13 +190,23 @@ class LoadShedder(Middleware):
             if body is not None:
                 body.release()
 
-    def _admits(self, scope: Scope, declared: int) -> bool:
-        if self._max_held is not None and self._held + declared > self._max_held:
-            return declared > self._max_held and not self._held  # the app refuses it by itself
+    def _refuses(self, scope: Scope, declared: int) -> bool:
+        """Whether a request is refused; it is counted then."""
         priority = 0
         if self._priority is not None:
             priority = self._priority(scope.get(SCOPE_KEY) or ANONYMOUS)
-        return self._limit.admits(self._in_flight, priority)
+        if self._max_held is not None and self._held + declared > self._max_held:
+            if declared > self._max_held and not self._held:
+                return False  # the app refuses it by itself
+            reason = "memory"
+        elif self._limit.admits(self._in_flight, priority):
+            return False
+        else:
+            reason = "load"
+        self._refused += 1
+        if self.on_refused is not None:
+            self.on_refused(reason, "low" if priority < 0 else "high" if priority > 0 else "normal")
+        return True
 
     def _refusal(self) -> APIError:
         return APIError(

@@ -37,6 +37,7 @@ from asgi_aiproxy._cancellation import ClientGoneError
 from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.keys.health import Health
 from asgi_aiproxy.middleware.base import Middleware
+from asgi_aiproxy.middleware.load_shedder import LoadShedder
 from asgi_aiproxy.prices.pricing import Pricing
 from asgi_aiproxy.providers.base import Provider, Router
 from asgi_aiproxy.stores.base import Store, StoreUnavailableError
@@ -185,6 +186,15 @@ class Metrics:
             mode="livemax",
         )
         self._lag_peak = 0.0
+        self._shedders: list[LoadShedder] = []
+        self._shed = counter(
+            "aiproxy_shed_total",
+            "Requests that a LoadShedder refused: load, or memory of request bodies.",
+            *("reason", "priority"),
+        )
+        self._load_limit = gauge(
+            "aiproxy_load_limit", "Requests that may be in flight, by load.", mode="livesum"
+        )
         if self._providers:
             self._keys = gauge("aiproxy_keys", "Keys by state.", "provider", "state")
         if self._store is not None:
@@ -254,12 +264,22 @@ class Metrics:
         """Wrap `app`, to count its requests in flight (HTTP and WebSocket)."""
         return _Tracked(app, self._in_flight)
 
+    def watch(self, shedder: LoadShedder) -> None:
+        """Report what a `LoadShedder` refuses, and its limit."""
+        shedder.on_refused = self._count_shed
+        self._shedders.append(shedder)
+
+    def _count_shed(self, reason: str, priority: str) -> None:
+        self._shed.labels(reason, priority).inc()
+
     # gauges
 
     async def sample(self) -> None:
         """Read the gauges of keys, store, ledger and event loop."""
         self._lag.set(self._lag_peak)
         self._lag_peak = 0.0
+        if self._shedders:
+            self._load_limit.set(sum(each.status.limit for each in self._shedders))
         if self._ledger is not None:
             self._waiting.set(self._ledger.waiting)
         if self._store is not None:

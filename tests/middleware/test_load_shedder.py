@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
+import tomllib
 from typing import Any
 
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from asgi_aiproxy import Authenticate, ConfigurationError, OpenAIShim
-from asgi_aiproxy.middleware import LoadShedder, static_tokens
+from asgi_aiproxy import Authenticate, ConfigurationError, OpenAIShim, Principal
+from asgi_aiproxy.config.factory import build_app
+from asgi_aiproxy.config.settings import Settings
+from asgi_aiproxy.middleware import LoadShedder, priority_by_name, static_tokens
 from asgi_aiproxy.middleware.load_shedder import AdaptiveLimit
 from asgi_aiproxy.providers import OPENAI
 from tests.support import asgi_client as asgi
@@ -85,6 +88,74 @@ async def test_the_lowest_priority_is_refused_first() -> None:
         assert [await admitted("vip") for _ in range(2)] == [True, False]
     held.end.set()
     await asyncio.gather(*tasks)
+
+
+def test_priorities_follow_ids_before_groups_by_patterns() -> None:
+    priority = priority_by_name(groups={"batch-*": -1, "team": 2}, principals={"vip-?": 1})
+    for caller, expected in (
+        (Principal("vip-1", group="batch-1"), 1),
+        (Principal("ann", group="batch-1"), -1),
+        (Principal("ann", group="team"), 2),
+        (Principal("vip-12"), 0),
+        (Principal(""), 0),
+    ):
+        assert priority(caller) == expected
+    with pytest.raises(ConfigurationError, match="'a' must be an integer"):
+        priority_by_name(groups={"a": "high"})  # type: ignore[dict-item]
+
+
+CONFIGURED = """
+metrics = true
+log_usage = false
+[load_shedding]
+max_in_flight = 4
+max_held_bytes = 5000
+principals = { "batch-*" = -1, vip = 1 }
+[providers.openai]
+base_url = "%s"
+keys = ["sk-1"]
+[[tokens]]
+token = "sk-token-of-batch"
+name = "batch-1"
+[[tokens]]
+token = "sk-token-of-ann"
+name = "ann"
+"""
+
+
+async def test_the_configuration_sheds_by_priority_and_metrics_say_how_much() -> None:
+    connected = asyncio.Semaphore(0)
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connected.release()
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(silent, "127.0.0.1", 0) as vendor:
+        url = f"http://127.0.0.1:{vendor.sockets[0].getsockname()[1]}/v1"
+        app = build_app(Settings(**tomllib.loads(CONFIGURED % url)))
+        async with app:  # type: ignore[attr-defined]
+            busy = [
+                asyncio.ensure_future(post(app, authorization="Bearer sk-token-of-ann"))
+                for _ in range(2)
+            ]
+            async with asyncio.timeout(30):
+                await connected.acquire()
+                await connected.acquire()
+            for _ in range(3):
+                refused = await post(app, authorization="Bearer sk-token-of-batch")
+                assert refused.status == 503
+            token = "Bearer sk-token-of-ann"
+            headers = {"authorization": token, "content-length": "5001"}
+            answer = await asgi.request(app, "POST", PATH, BODY, headers=headers)
+            assert answer.status == 503
+            text = (await asgi.request(app, "GET", "/metrics")).body.decode()
+            assert 'aiproxy_shed_total{priority="low",reason="load"} 3.0' in text
+            assert 'aiproxy_shed_total{priority="normal",reason="memory"} 1.0' in text
+            assert "aiproxy_load_limit 4.0" in text
+            for task in busy:
+                task.cancel()
+            await asyncio.gather(*busy, return_exceptions=True)
 
 
 async def test_bodies_in_memory_are_limited_also_those_without_a_declared_length() -> None:
@@ -180,7 +251,13 @@ def test_one_pause_changes_nothing() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"max_lag": 0}, {"max_in_flight": 0}, {"max_held_bytes": 0}, {"retry_after": -1}],
+    [
+        {"max_lag": 0},
+        {"priority": {}},
+        {"max_in_flight": 0},
+        {"max_held_bytes": 0},
+        {"retry_after": -1},
+    ],
 )
 def test_wrong_options_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError):
