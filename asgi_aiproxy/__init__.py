@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from asgi_aiproxy.errors import AIProxyError, APIError, ConfigurationError, ErrorKind
     from asgi_aiproxy.hosting import Dispatcher, lifespan
     from asgi_aiproxy.inprocess import InProcessTransport
-    from asgi_aiproxy.keys import Key, KeyPool
+    from asgi_aiproxy.keys import Key, KeyPool, ResourceOwnership
     from asgi_aiproxy.middleware import Authenticate, Health, InjectKey, Quota
     from asgi_aiproxy.passthrough import PassthroughProxy
     from asgi_aiproxy.prices import Price, Prices, Ratios
@@ -67,6 +67,7 @@ __all__ = [
     "RedisStore",
     "RequestLimits",
     "ReqwestTransport",
+    "ResourceOwnership",
     "ResponseState",
     "Shim",
     "SocketTransport",
@@ -99,6 +100,7 @@ _HOME = {
     "JSONLinesSink": "usage.sinks",
     "Key": "keys",
     "KeyPool": "keys",
+    "ResourceOwnership": "keys",
     "Ledger": "usage.ledger",
     "Limits": "principal",
     "MemoryStore": "stores",

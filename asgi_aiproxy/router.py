@@ -246,7 +246,7 @@ _OPTIONS = [
 
 
 # The options that the proxies of providers take, too.
-_SHARED = frozenset({"transport", "record", "timeouts", "allow_client_keys", "hooks"})
+_SHARED = frozenset({"transport", "record", "timeouts", "allow_client_keys", "hooks", "ownership"})
 
 
 def _check(routes: object, options: Iterable[str]) -> None:

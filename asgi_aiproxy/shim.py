@@ -51,12 +51,14 @@ from asgi_aiproxy.exchange.responses import SSEResponder, send_whole
 from asgi_aiproxy.hooks.base import BeforeHook, Hook, HookChain, as_hooks
 from asgi_aiproxy.inspection import inspect_fields
 from asgi_aiproxy.keys.encryption import SecretCipher
+from asgi_aiproxy.keys.resource_records import ResourceOwnership
 from asgi_aiproxy.model_list import FactsSource, ModelCatalog
 from asgi_aiproxy.model_requests import send_models
 from asgi_aiproxy.multipart_forwarder import MultipartForwarder, read_form
 from asgi_aiproxy.operations import AnyClientOperation
 from asgi_aiproxy.principal import ANONYMOUS, SCOPE_KEY, Principal
 from asgi_aiproxy.providers.base import Router
+from asgi_aiproxy.providers.resource_references import may_refer
 from asgi_aiproxy.request_limits import RequestLimits
 from asgi_aiproxy.typed_methods import TypedCalls
 from asgi_aiproxy.upstream import (
@@ -96,7 +98,8 @@ class Shim(TypedCalls, ExplainsCalls):
     it cost; by default in the header `aiproxy-cost`, if a `Quota` prices it. `apis` are further
     APIs that are served: dialects, or operations (see `asgi_aiproxy.operations`). `conversations`
     lets clients go on in conversations that a provider keeps: with a `Sealer` in all workers that
-    have its key, with True in this process. `prices` are shown in the list of models.
+    have its key, with True in this process. `prices` are shown in the list of models. `ownership`
+    says which files and other resources of providers callers may use (see `ResourceOwnership`).
 
     `chat`, `stream` and `embed` are calls from the host's own code (see `InProcess`).
 
@@ -131,6 +134,7 @@ class Shim(TypedCalls, ExplainsCalls):
         apis: Sequence[InboundDialect | AnyClientOperation] = (),
         conversations: SecretCipher | bool = True,
         prices: FactsSource | None = None,
+        ownership: ResourceOwnership | None = None,
     ) -> None:
         if not hasattr(router, "targets"):
             raise ConfigurationError(
@@ -179,6 +183,7 @@ class Shim(TypedCalls, ExplainsCalls):
                 "attribution": attribution,
             },
             allow_client_keys=allow_client_keys,
+            ownership=ownership,
         )
         self._hooks = as_hooks(hooks)
         recorded = record is not discard or self._hooks is not None
@@ -383,6 +388,8 @@ class Shim(TypedCalls, ExplainsCalls):
             request_id=request_id(scope, headers),
             labels=self._attribution.labels(headers, head.fields, principal),
         )
+        if may_refer(body):
+            call = await self._resources.find_key(call)
         if MEMBER in head.fields or CALL_MARK in body:
             return await self._relay.continuations.open(call)
         return call

@@ -10,10 +10,13 @@ or the body is known from its creation; a new file goes to the provider that the
 (`aiproxy-provider`), or to the first of the router; a new batch to where its file is, or to the
 first provider of the models that it names.
 
-*The owner.* All callers share the vendor's account. So the resources that a caller creates are
-remembered as those of its account, and of others it gets a 404; of lists it gets its own items.
-Callers without an id are treated as one. What is remembered is kept in the store of the provider's
-keys, for all workers, or else in this process.
+*The owner.* All callers share the vendor's account, so the proxy records the resources that a
+caller creates (`asgi_aiproxy.keys.resource_records`). Of others the caller gets a 404, and of lists
+its own items. Here ids without a record are refused as well: what is not created through this app
+is of no caller.
+
+*Calls.* A chat request may name files, too (`find_key`): it goes to the provider and the key that
+hold them, and gets a 404 for those of others.
 """
 
 from __future__ import annotations
@@ -21,43 +24,42 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import re
-import time
-from collections.abc import Mapping, Sequence
-from random import getrandbits
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
+from msgspec.structs import replace
+
 from asgi_aiproxy import _asgi, _json
 from asgi_aiproxy._asgi import Message, Receive, Scope, Send
-from asgi_aiproxy._control_headers import CONTROL_HEADERS, KEY, PROVIDER
+from asgi_aiproxy._control_headers import CONTROL_HEADERS, PROVIDER
 from asgi_aiproxy.batch_budgets import (
+    BatchWatch,
     CallReader,
     ResultReader,
     Used,
     call_in,
-    ended_without_results,
     unreadable_batch_error,
 )
-from asgi_aiproxy.credentials import caller_key, with_key_header
+from asgi_aiproxy.credentials import caller_key
 from asgi_aiproxy.dialects.base import InboundDialect
 from asgi_aiproxy.errors import APIError, ErrorKind
 from asgi_aiproxy.exchange.admission import GATE_KEY, BatchAdmission
 from asgi_aiproxy.exchange.error_mapping import model_not_allowed_error
 from asgi_aiproxy.exchange.error_responses import send_error
+from asgi_aiproxy.exchange.request import GatewayRequest
+from asgi_aiproxy.keys.resource_records import ResourceOwnership, ResourceRecords
 from asgi_aiproxy.principal import ANONYMOUS, SCOPE_KEY, Principal
 from asgi_aiproxy.providers.base import Provider, Router
-from asgi_aiproxy.providers.vendor_resources import RESOURCE_APIS, ResourceAPI, resource_ids
-from asgi_aiproxy.stores.base import Store, StoreUnavailableError
-from asgi_aiproxy.stores.entries import ExpiringEntries
+from asgi_aiproxy.providers.resource_references import references
+from asgi_aiproxy.providers.vendor_resources import RESOURCE_APIS, ResourceAPI
+from asgi_aiproxy.stores.base import StoreUnavailableError
 
 if TYPE_CHECKING:
     from asgi_aiproxy.passthrough import PassthroughProxy
     from asgi_aiproxy.prices import SentRequest
 
-_KEPT_SECONDS = 400.0 * 86_400
-_LOCAL_BYTES = 8 * 1024 * 1024  # of owners in this process
 _MAX_BODY = 64 * 1024 * 1024  # of a request that creates a batch: Anthropic's holds its calls
-_MAX_ANSWER = 16 * 1024 * 1024  # of a list, or of a resource
 # A part of the results would be all that is counted; and a response is read along.
 _NOT_FORWARDED = frozenset({b"accept-encoding", b"range", b"if-range"})
 _BODY = frozenset({b"content-length", b"content-type", b"transfer-encoding"})
@@ -75,7 +77,7 @@ class VendorResources:
     - `faces`: the client APIs that are served.
     - `options`: further arguments of `PassthroughProxy`.
     - `allow_client_keys`: callers may use their own key, whose resources are all theirs.
-    - `store`: keeps what is remembered, in place of the store of the provider's keys.
+    - `ownership`: which resources callers may use.
     """
 
     def __init__(
@@ -85,15 +87,21 @@ class VendorResources:
         options: Mapping[str, Any],
         *,
         allow_client_keys: bool = False,
-        store: Store | None = None,
+        ownership: ResourceOwnership | None = None,
     ) -> None:
-        self._store = store
         self._router = router
         self._faces = faces
-        self._options = {**options, "allow_client_keys": allow_client_keys}
+        self._ownership = ownership if ownership is not None else ResourceOwnership()
+        strict = self._ownership
+        if strict.check == "recorded":  # files and batches are created through this app
+            strict = dataclasses.replace(strict, check="strict")
+        self._options = {
+            **options,
+            "allow_client_keys": allow_client_keys,
+            "ownership": strict,
+        }
         self._allow_client_keys = allow_client_keys
         self._proxies: dict[str, PassthroughProxy] = {}
-        self._local = ExpiringEntries(_LOCAL_BYTES)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> bool:
         """Answer a request for a resource; returns False for any other."""
@@ -128,7 +136,6 @@ class VendorResources:
     ) -> None:
         principal: Principal = scope.get(SCOPE_KEY) or ANONYMOUS
         own_key = self._allow_client_keys and bool(caller_key(scope))
-        owner = "" if own_key or not (principal.id or principal.account) else principal.tenant
         path = (_asgi.local_path(scope) or "").rstrip("/")
         body: dict[str, Any] = {}
         if scope["method"] == "POST" and re.search(api.batches, path):
@@ -137,16 +144,9 @@ class VendorResources:
         named = [*parts[:1], *(str(body[name]) for name in api.references if body.get(name))]
         headers = _asgi.headers(scope, _NAMED)
         candidates = self._candidates(api, principal, headers.get(PROVIDER, ""), body)
-        provider, key_id = candidates[0], ""
-        for id in named:
-            known = await self._known(candidates, id)
-            if known is not None:
-                provider, key_id = known[0], known[2]
-            if owner and (known is None or known[1] != owner):
-                raise _not_found(id)
+        holder = await self._holder(candidates, named) if named and not own_key else None
+        provider = candidates[0] if holder is None else holder[0]
         sent = [pair for pair in scope["headers"] if pair[0] not in _NOT_FORWARDED]
-        if key_id and not own_key:
-            sent = with_key_header(sent, key_id)
         scope = {**scope, "headers": sent}
         proxy = await self._proxy(provider)
         batches: BatchAdmission | None = getattr(scope.get(GATE_KEY), "batches", None)
@@ -167,11 +167,12 @@ class VendorResources:
             # (Its models and its cost are checked: the proxy cannot read them in a file.)
             anyone = dataclasses.replace(principal, models=())
             scope = {**scope, GATE_KEY: None, SCOPE_KEY: anyone}
-        lists = not parts and scope["method"] == "GET"
-        watch = _Watch(send, self, provider, owner, is_list=lists, batches=batches, receipt=receipt)
+        if batches is None or (not parts and not body):
+            await proxy(scope, receive, send)
+            return
+        watch = BatchWatch(send, provider.name, batches, receipt)
         try:
             await proxy(scope, receive, watch)
-            watch.check()
         finally:
             await watch.aclose()
 
@@ -260,177 +261,38 @@ class VendorResources:
         for proxy in proxies.values():
             await proxy.__aexit__()
 
-    # the holder and the owner of a resource
+    async def find_key(self, call: GatewayRequest) -> GatewayRequest:
+        """The call, at the provider and the key that hold the resources that its body names.
 
-    async def _known(
-        self, candidates: Sequence[Provider], id: str
-    ) -> tuple[Provider, str, str] | None:
-        """The provider, the owner and the key of a resource; None if it is not known."""
+        Raises APIError (404) if the caller may not use one of them.
+        """
+        if call.own_key:
+            return call
+        from asgi_aiproxy.passthrough.resource_tracking import owner_of, usable_key
+
+        named = await _asgi.off_loop(len(call.body), references, call.body)
+        targets = self._router.targets(call.model, call.provider) if named else ()
+        found = await self._holder([target.provider for target in targets], named)
+        if found is None:
+            return call
+        provider, records = found
+        key_id = await usable_key(records, self._ownership, owner_of(call.principal), named)
+        if not key_id or provider.keys is None or key_id not in provider.keys.keys:
+            return call
+        return replace(call, provider=provider.name, key_id=call.key_id or key_id)
+
+    async def _holder(
+        self, candidates: Sequence[Provider], named: Iterable[str]
+    ) -> tuple[Provider, ResourceRecords] | None:
+        """The provider that holds resources, else the first one with keys, and its records."""
+        found = None
         for provider in candidates:
-            name, store = _entry(provider, id), self._store_of(provider)
-            data = self._local.get(name, time.monotonic())
-            if data is None and store is not None:
-                data = await store.get_entry(name)
-            if data is not None:
-                owner, _, key_id = data.decode().partition(" ")
-                return provider, owner, key_id
-        return None
-
-    def _store_of(self, provider: Provider) -> Store | None:
-        if self._store is not None:
-            return self._store
-        table = provider.keys.table if provider.keys is not None else None
-        return table.store if table is not None else None
-
-    async def remember(
-        self, provider: Provider, owner: str, key_id: str, resource: Mapping[str, Any]
-    ) -> None:
-        """Remember a resource, and the files that it names, as those of an owner and a key."""
-        now, value = time.monotonic(), f"{owner} {key_id}".encode()
-        for id in resource_ids(resource):
-            if await self._known([provider], id) is not None:
-                continue
-            name, store = _entry(provider, id), self._store_of(provider)
-            self._local.set(name, value, now + _KEPT_SECONDS, now)
-            if store is not None:
-                await store.set_entry(name, value, seconds=_KEPT_SECONDS)
-
-    async def owned(self, provider: Provider, owner: str, items: list[Any]) -> list[Any]:
-        """The items of a list that belong to an owner."""
-        kept = []
-        for item in items:
-            id = item.get("id") if isinstance(item, dict) else None
-            known = await self._known([provider], id) if isinstance(id, str) else None
-            if known is not None and known[1] == owner:
-                kept.append(item)
-        return kept
-
-
-class _Watch:
-    """An ASGI `send` that reads resources along, and leaves a caller's own items in lists.
-
-    Only JSON is read. A list is held until it is complete, if it must be changed; if it cannot be
-    read, nothing is sent, and `check` raises APIError.
-    """
-
-    def __init__(
-        self,
-        send: Send,
-        resources: VendorResources,
-        provider: Provider,
-        owner: str,
-        *,
-        is_list: bool,
-        batches: BatchAdmission | None,
-        receipt: bytes,
-    ) -> None:
-        self._batches = batches
-        self._receipt = receipt  # of the batch that is created
-        self._unreadable = False
-        self._send = send
-        self._resources = resources
-        self._provider = provider
-        self._owner = owner
-        self._list = is_list and bool(owner)  # a list of which only a part may be sent
-        self._start: Message | None = None
-        self._pieces: list[bytes] = []
-        self._size = 0
-        self._reads = False
-
-    async def __call__(self, message: Message) -> None:
-        if self._unreadable:
-            return
-        if message["type"] == "http.response.start":
-            kind = dict(message["headers"]).get(b"content-type", b"")
-            self._reads = message["status"] < 300 and kind.startswith(b"application/json")
-            self._unreadable = self._list and message["status"] < 300 and not self._reads
-            self._start = message
-            if not self._reads and not self._unreadable:
-                await self._send(message)
-            return
-        if not self._reads:
-            await self._send(message)
-            return
-        self._pieces.append(message.get("body", b""))
-        self._size += len(self._pieces[-1])
-        if self._size > _MAX_ANSWER:
-            if self._list:
-                self._unreadable, self._pieces = True, []
-                return
-            await self._give_up(message)
-        elif not message.get("more_body", False):
-            await self._finish()
-
-    async def _give_up(self, message: Message) -> None:
-        """Send what was held: this JSON is the content of a file."""
-        self._reads = False
-        assert self._start is not None  # noqa: S101 (ASGI's order)
-        await self._send(self._start)
-        pieces, self._pieces = self._pieces, []
-        await self._send({**message, "body": b"".join(pieces)})
-
-    async def _finish(self) -> None:
-        body = b"".join(self._pieces)
-        answer = _object(body)
-        assert self._start is not None  # noqa: S101 (ASGI's order)
-        start = self._start
-        items = answer.get("data")
-        if self._list and not isinstance(items, list):
-            self._unreadable = True
-            return
-        if isinstance(items, list):
-            if self._list:
-                answer["data"] = await self._resources.owned(self._provider, self._owner, items)
-                answer |= _bounds(answer)
-                body = _json.dumps(answer)
-                headers = [h for h in start["headers"] if h[0] != b"content-length"]
-                length = (b"content-length", b"%d" % len(body))
-                start = {**start, "headers": [*headers, length]}
-        elif answer:
-            key_id = dict(start["headers"]).get(KEY.encode(), b"").decode("latin-1")
-            await self._resources.remember(self._provider, self._owner, key_id, answer)
-            await self._keep_or_settle(answer)
-        await self._send(start)
-        await self._send({"type": "http.response.body", "body": body, "more_body": False})
-
-    async def _keep_or_settle(self, batch: Mapping[str, Any]) -> None:
-        """Keep what was charged for a new batch, or settle one that has ended without results."""
-        batches, id = self._batches, batch.get("id")
-        if batches is None or not isinstance(id, str):
-            return
-        name = f"{self._provider.name}:{id}"
-        if self._receipt:
-            receipt, self._receipt = name.encode() + b" " + self._receipt, b""
-            await batches.keep(name, receipt)
-            return
-        known = await batches.find(name)
-        if known is None:
-            return
-        if ended_without_results(batch):
-            await batches.settle(name, known.partition(b" ")[2], ())
-        elif isinstance(file := batch.get("output_file_id"), str):
-            await batches.keep(f"{self._provider.name}:{file}", known)
-
-    def check(self) -> None:
-        """Raise APIError for a list of which the caller's own items could not be found."""
-        if self._unreadable:
-            raise APIError(
-                ErrorKind.UPSTREAM, "The provider's list cannot be read, or is too long."
-            )
-
-    async def aclose(self) -> None:
-        """Give back what was charged for a batch that was not created."""
-        receipt, self._receipt = self._receipt, b""
-        if receipt and self._batches is not None:
-            await self._batches.settle(f"{getrandbits(128):032x}", receipt, ())
-
-
-def _bounds(answer: Mapping[str, Any]) -> dict[str, Any]:
-    """The first and the last id of a list, if it names them."""
-    items = answer["data"]
-    ends = {"first_id": items[0]["id"] if items else None}
-    ends["last_id"] = items[-1]["id"] if items else None
-    return {name: id for name, id in ends.items() if name in answer}
+            records = (await self._proxy(provider)).resources
+            if records is not None and await records.key_of(named):
+                return provider, records
+            if records is not None and found is None:
+                found = provider, records
+        return found
 
 
 def _models(body: Mapping[str, Any]) -> list[str]:
@@ -443,10 +305,6 @@ def _models(body: Mapping[str, Any]) -> list[str]:
     )
     named = (each.get("model") for each in params if isinstance(each, dict))
     return list(dict.fromkeys(name for name in named if isinstance(name, str)))
-
-
-def _entry(provider: Provider, id: str) -> str:
-    return f"resource:{provider.name}:{id[:300]}"
 
 
 def _object(data: bytes) -> dict[str, Any]:
@@ -471,8 +329,3 @@ async def _never() -> Message:
     """Wait until the task is cancelled: the gateway itself does not disconnect."""
     await asyncio.get_running_loop().create_future()
     return {"type": "http.disconnect"}
-
-
-def _not_found(id: str) -> APIError:
-    shown = id if len(id) <= 100 else id[:100] + "..."
-    return APIError(ErrorKind.NOT_FOUND, f"No such resource: {shown!r}.", code="not_found")

@@ -152,7 +152,7 @@ MAY: dict[str, set[str]] = {
     },
     "middleware": names(
         "_background_tasks _asgi _cancellation _control_headers _request_id accounts "
-        "credentials dialects errors exchange ip_ranges keys operations prices principal "
+        "credentials dialects errors exchange ip_ranges keys operations patterns prices principal "
         "providers quotas retry_after stores upstream"
     ),
     # what an operator can do, and its front end over HTTP
@@ -180,9 +180,9 @@ MAY: dict[str, set[str]] = {
     ),
     "hosting": {"_asgi", "errors"},
     "model_requests": names("_asgi _request_id dialects exchange model_list principal providers"),
-    "batch_budgets": {"_asgi", "_json", "dialects", "errors", "messages", "prices"},
+    "batch_budgets": {"_asgi", "_json", "dialects", "errors", "exchange", "messages", "prices"},
     "vendor_resources": names(
-        "_asgi _control_headers _json batch_budgets credentials dialects errors exchange "
+        "_asgi _control_headers _json batch_budgets credentials dialects errors exchange keys "
         "passthrough prices principal providers stores"
     ),
     "inprocess": {"_asgi", "credentials", "principal"},

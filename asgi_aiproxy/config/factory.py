@@ -43,8 +43,14 @@ from asgi_aiproxy.config.providers import (
 )
 from asgi_aiproxy.errors import APIError, ConfigurationError, ErrorKind
 from asgi_aiproxy.exchange.explain import explain_call
-from asgi_aiproxy.keys import Key
-from asgi_aiproxy.middleware import Authenticate, first_of, static_tokens
+from asgi_aiproxy.keys import Key, ResourceOwnership
+from asgi_aiproxy.middleware import (
+    Authenticate,
+    LoadShedder,
+    first_of,
+    priority_by_name,
+    static_tokens,
+)
 from asgi_aiproxy.middleware.auth import Verify
 from asgi_aiproxy.middleware.quota import Quota
 from asgi_aiproxy.prices import Price, Prices, PriceUpdates, Ratio, Ratios
@@ -62,6 +68,7 @@ from asgi_aiproxy.upstream import Timeouts, Transport, default_transport
 from asgi_aiproxy.usage.record import UsageSink, discard, log_usage, tee
 
 if TYPE_CHECKING:
+    from asgi_aiproxy.config.limit_settings import LoadSheddingSettings
     from asgi_aiproxy.config.provider_settings import TargetSettings
     from asgi_aiproxy.config.settings import Settings
 
@@ -146,6 +153,7 @@ def build_app(
         conversations=make_continuation(settings),
         prices=prices,
         apis=discover_apis(),
+        ownership=ResourceOwnership(settings.resource_owners, settings.shared_resources, store),
     )
     app: ASGIApp = shim
     quota: Quota | None = None
@@ -160,6 +168,7 @@ def build_app(
         parts += webhooks
         app = quota = Quota(shim, store=store, **quota_options)
         app = Billing(app, store=store, units_per_usd=settings.units_per_usd)
+    app = _shedding(app, settings.load_shedding, metrics)
     if verify is not None:
         app = Authenticate(app, verify=verify)
     if metrics is not None:
@@ -193,6 +202,23 @@ def build_app(
         parts.append(app)
     guarded = _guarded(settings, metrics)
     return Gateway(app, parts, admin, store=store, metrics=guarded, compat=compat, console=console)
+
+
+def _shedding(app: ASGIApp, given: LoadSheddingSettings | None, metrics: Metrics | None) -> ASGIApp:
+    """The app behind what refuses requests while the process is overloaded, if that is set."""
+    if given is None:
+        return app
+    shedder = LoadShedder(
+        app,
+        max_lag=given.max_lag,
+        max_in_flight=given.max_in_flight,
+        max_held_bytes=given.max_held_bytes,
+        priority=priority_by_name(groups=given.groups, principals=given.principals),
+        retry_after=given.retry_after,
+    )
+    if metrics is not None:
+        metrics.watch(shedder)
+    return shedder
 
 
 def _has_background_work(settings: Settings) -> bool:

@@ -50,6 +50,7 @@ from asgi_aiproxy.config.error_messages import (
 from asgi_aiproxy.config.factory import build_app, has_prices
 from asgi_aiproxy.config.jwt_settings import JWTSettings
 from asgi_aiproxy.config.limit_settings import (
+    LoadSheddingSettings,
     MatcherSettings,
     RequestLimitSettings,
     ResponsesSettings,
@@ -66,6 +67,7 @@ from asgi_aiproxy.config.providers import is_local, missing_key_sources
 from asgi_aiproxy.config.url_warnings import base_url_warnings
 from asgi_aiproxy.config.values import Proxy, Secret
 from asgi_aiproxy.errors import ConfigurationError
+from asgi_aiproxy.keys.resource_records import OwnerCheck
 from asgi_aiproxy.logs import LogFormat, LogLevel
 from asgi_aiproxy.providers.catalog import ROWS
 from asgi_aiproxy.services.settings import Origin
@@ -142,6 +144,7 @@ class Settings(BaseSettings):
     site: SiteSettings = SiteSettings()
     timeouts: TimeoutSettings = TimeoutSettings()
     request_limits: RequestLimitSettings = RequestLimitSettings()
+    load_shedding: LoadSheddingSettings | None = None
     responses: ResponsesSettings = ResponsesSettings()
     attempts: int = Field(default=3, ge=1)
     max_body: int = Field(default=32 * 1024 * 1024, ge=1)
@@ -150,6 +153,8 @@ class Settings(BaseSettings):
     conversations: bool = True
     price_updates: bool = False
     allow_client_keys: bool = False
+    resource_owners: OwnerCheck = "recorded"
+    shared_resources: list[str] = []
     proxy: Proxy | None = None
     ca_file: str | None = None
     http2: bool = False

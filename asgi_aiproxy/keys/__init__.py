@@ -15,6 +15,7 @@ from asgi_aiproxy.keys.strategies import Strategy
 from asgi_aiproxy.patterns import matches_any, matches_pattern
 
 if TYPE_CHECKING:
+    from asgi_aiproxy.keys.resource_records import ResourceOwnership
     from asgi_aiproxy.keys.sources import KeySource, run_command, watch_file
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "Lease",
     "NoEncryption",
     "NoKeyError",
+    "ResourceOwnership",
     "SealError",
     "Sealer",
     "Strategy",
@@ -38,5 +40,10 @@ __all__ = [
     "watch_file",
 ]
 
-_HOME = {"KeySource": "sources", "run_command": "sources", "watch_file": "sources"}
+_HOME = {
+    "KeySource": "sources",
+    "ResourceOwnership": "resource_records",
+    "run_command": "sources",
+    "watch_file": "sources",
+}
 __getattr__, __dir__ = on_first_use(__name__, _HOME)

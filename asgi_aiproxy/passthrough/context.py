@@ -11,6 +11,7 @@ from asgi_aiproxy.exchange.attribution import LABEL_MEMBERS, Attribution
 from asgi_aiproxy.exchange.receipts import Receipts
 from asgi_aiproxy.exchange.record import ExchangeRecord
 from asgi_aiproxy.inspection import Fields
+from asgi_aiproxy.keys.resource_records import ResourceOwnership, ResourceRecords
 from asgi_aiproxy.passthrough.hooks import ProxyHooks
 from asgi_aiproxy.passthrough.request import ProxyRequest
 from asgi_aiproxy.upstream.base import Timeouts, Transport
@@ -36,6 +37,8 @@ class ProxyContext:
     attribution: Attribution
     clock: Callable[[], float]
     hooks: ProxyHooks | None = None
+    resources: ResourceRecords | None = None
+    ownership: ResourceOwnership = ResourceOwnership()
     receipts: Receipts = NO_RECEIPTS
     rounds: TimerRegistry = field(default_factory=TimerRegistry)
 

@@ -54,7 +54,7 @@ from asgi_aiproxy.passthrough.key_rotation import ProxyKeyRotation, is_key_cooli
 from asgi_aiproxy.passthrough.location_rewrite import rewrite_location
 from asgi_aiproxy.passthrough.request import ProxyRequest
 from asgi_aiproxy.passthrough.request_content import read_request_content
-from asgi_aiproxy.passthrough.resource_affinity import created_resource_id
+from asgi_aiproxy.passthrough.resource_tracking import resource_tracker
 from asgi_aiproxy.passthrough.usage_meter import UsageMeter, sample_for_estimate
 from asgi_aiproxy.upstream.base import UpstreamResponse, end_check, header
 from asgi_aiproxy.usage.record import UsageRecord
@@ -87,6 +87,7 @@ class Exchange:
         "_request",
         "_stateful",
         "_timeouts",
+        "_tracker",
         "response_started",
         "written",
     )
@@ -110,6 +111,7 @@ class Exchange:
         self._meter: UsageMeter | None = None
         # Usage is read for the token limits of keys, for records and for budgets only.
         self._metered = provider is not None or context.recorded or self._admission is not None
+        self._tracker = resource_tracker(context.resources, context.ownership, request)
         self._stateful = False
         self._closed = False
         self._call: ProxiedCall | None = None  # what hooks see
@@ -131,6 +133,7 @@ class Exchange:
                     self._monitor,
                     peek=self._metered,
                     change=self._run_hooks if context.hooks is not None else None,
+                    references=self._tracker is not None and self._tracker.reads_body,
                 )
                 add_labels(self._record, request, context, named.fields)
                 known_body = body if isinstance(body, bytes) else b""
@@ -139,19 +142,21 @@ class Exchange:
                 if given is not None:
                     last = await self._send_response(given, send)
                 else:
-                    keys = self._keys = self._select_keys(known_body, named)
+                    keys = self._keys = await self._select_keys(known_body, named)
                     if self._admission is not None:
                         await check_admission(
                             self._admission, request, models, named.fields, known_body
                         )
-                    if self._stateful:
-                        keys.resource_key_id = await self._find_resource_key(known_body)
+                    if self._tracker is not None:
+                        self._tracker.watch_upload(body)
                     answer = await self._get_response(body, keys)
+                    if self._tracker is not None and keys.using_pool_key:
+                        answer = await self._tracker.read(answer, keys.key_id)
                     if self._call is not None:
                         answer = await self._filtered(self._call, answer)
                     last = await self._send_response(answer, send)
-                    if self._stateful:
-                        await self._remember(keys)
+                    if self._tracker is not None and self._meter is not None:
+                        await self._tracker.note_stream(self._meter.head, keys.key_id)
         except ClientGoneError:
             raise
         except Exception as error:
@@ -227,42 +232,23 @@ class Exchange:
             return ()  # its cost is unknown: priced as a request that names no model
         return tuple(dict.fromkeys((*(models or ("",)), *beside)))
 
-    def _select_keys(self, body: bytes, named: Inspection) -> ProxyKeyRotation:
-        """Return the rotation over the keys that this request may use."""
-        request = self._request
-        target, route = request.target, request.route
-        affinity = request.affinity
-        pool = target.provider.keys if target.provider is not None else None
-        if pool is not None and len(pool) > 1:
-            stateful = route.stateful and named.store is not False
-            self._stateful = stateful or target.references.any(body)
+    async def _select_keys(self, body: bytes, named: Inspection) -> ProxyKeyRotation:
+        """Return the rotation over the keys that this request may use.
+
+        Raises APIError if it names a resource that the caller may not use.
+        """
+        request, tracker = self._request, self._tracker
+        target, affinity = request.target, request.affinity
+        if tracker is not None:
+            await tracker.check(body, stored=named.store)
+            pool = target.provider.keys if target.provider is not None else None
+            self._stateful = tracker.names_resources and pool is not None and len(pool) > 1
             if self._stateful and not affinity:
                 affinity = f"{request.principal.id}@{target.name}"
-        return ProxyKeyRotation(request, affinity=affinity, model=self._record.upstream_model)
-
-    # resources that only one key can find
-
-    async def _find_resource_key(self, body: bytes) -> str:
-        """Return the id of the key that holds the requested resource; empty if unknown."""
-        request = self._request
-        target, resource = request.target, request.route.resource
-        if target.resource_affinity is None or request.own_key or request.key_id:
-            return ""
-        return await target.resource_affinity.of(
-            [resource] if resource else target.references.all(body)
-        )
-
-    async def _remember(self, keys: ProxyKeyRotation) -> None:
-        """Note which key created a resource."""
-        route, meter = self._request.route, self._meter
-        resource_affinity = self._request.target.resource_affinity
-        creates = (
-            route.stateful and not route.resource
-        )  # what is below a resource is found by its parent
-        if creates and keys.using_pool_key and meter is not None and resource_affinity is not None:
-            created = created_resource_id(meter.head)
-            if created:
-                await resource_affinity.remember(created, keys.key_id, route.remembered_seconds)
+        keys = ProxyKeyRotation(request, affinity=affinity, model=self._record.upstream_model)
+        if tracker is not None:
+            keys.resource_key_id = tracker.key_id
+        return keys
 
     # hooks
 

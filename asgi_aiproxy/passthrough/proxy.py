@@ -24,6 +24,7 @@ from asgi_aiproxy.exchange.attribution import Attribution, attribution_for
 from asgi_aiproxy.exchange.error_responses import send_error
 from asgi_aiproxy.exchange.receipts import Receipts
 from asgi_aiproxy.hooks.base import BeforeHook, Hook, as_hooks
+from asgi_aiproxy.keys.resource_records import ResourceOwnership, ResourceRecords
 from asgi_aiproxy.passthrough.context import NO_RECEIPTS, ProxyContext
 from asgi_aiproxy.passthrough.exchange import Exchange
 from asgi_aiproxy.passthrough.headers import AmbiguousFramingError, Forwarded
@@ -80,6 +81,10 @@ class PassthroughProxy:
     happens, with guards, to responses of formats that the gateway does not decode: `check` holds
     them until they are complete and checks all of their texts, `refuse` refuses such requests.
 
+    Callers that share the provider's keys do not share what they create with them: files, batches,
+    stored responses and other resources of another account are answered with 404, and left out of
+    lists. `ownership` changes that (see `ResourceOwnership`).
+
     It works with and without `lifespan`. If the upstream fails in the middle of a response, the app
     raises, so that the server closes the client's connection: a partial response never looks
     complete.
@@ -107,6 +112,7 @@ class PassthroughProxy:
         ca: str | Path | bytes | None = None,
         attribution: Attribution | None = None,
         receipts: Receipts | None = None,
+        ownership: ResourceOwnership | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._target = make_target(target, paths)
@@ -130,6 +136,9 @@ class PassthroughProxy:
         if whole_body_reason and (max_body is None or max_body > max_replay):
             max_body = max_replay
         chain = as_hooks(hooks)
+        owners = ownership if ownership is not None else ResourceOwnership()
+        pool = self._target.provider.keys if self._target.provider is not None else None
+        self.resources = ResourceRecords(pool, owners.store) if pool is not None else None
         self._context = ProxyContext(
             transport=transport if self._owned is None else self._owned,  # type: ignore[arg-type]
             recorder=self._recorder,
@@ -146,6 +155,8 @@ class PassthroughProxy:
             ),
             clock=clock,
             hooks=ProxyHooks(chain, unparsed) if chain is not None else None,
+            resources=self.resources,
+            ownership=owners,
         )
         self._routes = Routes(self._target)
         self._sockets = WebSocketLimits(max_message=max_message, connect=limits.connect, ca=ca)

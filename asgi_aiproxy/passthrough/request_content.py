@@ -33,16 +33,21 @@ async def read_request_content(
     *,
     peek: bool,
     change: Callable[[bytes], Awaitable[bytes | None]] | None,
+    references: bool = False,
 ) -> tuple[Content, Inspection]:
     """Return the body to send, and the models it names.
 
     `peek`: the model is also read if nothing depends on it. `change` is called with the whole body
-    and returns the one to send, before it is inspected. Raises APIError, ClientGoneError.
+    and returns the one to send, before it is inspected. `references`: a body that may refer to
+    resources is read completely. Raises APIError, ClientGoneError.
     """
     bodiless = request.method in _USUALLY_BODILESS
     inspected = request.inspected and (bodiless or not request.route.free)
     limit, whole, kind = context.max_body, context.whole_body_reason, None
-    if (inspected or change is not None) and request.length != 0:
+    references = references and not request.content_type.lower().startswith("multipart/")
+    if references:
+        check_uncompressed(request.content_encoding)
+    if (inspected or references or change is not None) and request.length != 0:
         if inspected and not bodiless:
             kind = check_readable(request.content_type, request.content_encoding)
         if kind != "multipart" or change is not None:

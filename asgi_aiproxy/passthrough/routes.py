@@ -11,7 +11,8 @@ from asgi_aiproxy import _asgi
 from asgi_aiproxy._asgi import Scope
 from asgi_aiproxy.errors import APIError, ErrorKind, invalid
 from asgi_aiproxy.passthrough.path_patterns import validate_path
-from asgi_aiproxy.passthrough.target import ProxyTarget, models_in_path
+from asgi_aiproxy.passthrough.target import ProxyTarget, fully_unquoted, models_in_path
+from asgi_aiproxy.providers.resource_references import is_id
 
 # Requests for lists, and deletions, cost nothing.
 _FREE = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
@@ -20,6 +21,9 @@ _METHOD = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}")
 _CACHED_ROUTES = 1024
 _MAX_CACHED_PATH = 200
 _DAY = 86400.0
+_SEPARATORS = re.compile(r"[/\\;:]")
+# What follows a collection in a path and is no resource of it: /threads/runs creates a thread.
+_ACTIONS = frozenset({"runs", "compact", "input_tokens", "edits", "extensions", "characters"})
 
 
 class Route(msgspec.Struct, frozen=True, gc=False):
@@ -28,8 +32,9 @@ class Route(msgspec.Struct, frozen=True, gc=False):
     `path` is below the base URL, and `url` is the two together; `prefix` is the path at which
     clients reach the app; `operation` is the name for usage records; `models` are the models named
     in the path. `free`: the request calls no model. `batch`: it makes many calls. `stateful`: the
-    path is of a resource that belongs to one key; `resource` is that resource, and `kept` is the
-    number of seconds for which the key of a created resource is remembered.
+    path is of a resource that belongs to one key; `resource` is that resource, `named` are all
+    segments that have the form of ids, and `remembered_seconds` is how long the key of a created
+    resource is remembered.
     """
 
     path: str
@@ -41,6 +46,7 @@ class Route(msgspec.Struct, frozen=True, gc=False):
     batch: bool
     stateful: bool
     resource: str
+    named: tuple[str, ...]
     remembered_seconds: float
 
     @property
@@ -88,6 +94,7 @@ class Routes:
             batch=method not in _FREE and target.batches.match_name(method, local) is not None,
             stateful=kind is not None,
             resource=_resource(local, kind) if kind is not None else "",
+            named=tuple(filter(is_id, _SEPARATORS.split(fully_unquoted(local)))),
             remembered_seconds=_DAY
             if target.calls.match_name(method, local) is not None
             else 30 * _DAY,
@@ -96,10 +103,11 @@ class Routes:
 
 def _resource(path: str, kind: str) -> str:
     """Return the resource in a path below the path of its kind: `f` in `/v1/files/f/content`,
-    `files/f:download`.
+    `files/f:download`. It is read as a server would that decodes all of the path.
     """
     below = path.split("/")[kind.count("/") + 2 :]
-    return below[0].partition(":")[0] if below else ""
+    found = fully_unquoted(below[0]).partition(":")[0] if below else ""
+    return found if found not in _ACTIONS else ""
 
 
 def _mounted_at(root: str, sent: bytes | None, local_path: str) -> str:

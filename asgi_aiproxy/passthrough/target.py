@@ -15,7 +15,6 @@ from asgi_aiproxy.errors import APIError, ConfigurationError, ErrorKind
 from asgi_aiproxy.keys import Key
 from asgi_aiproxy.passthrough.headers import INTERNAL, VENDOR, HeaderPolicy
 from asgi_aiproxy.passthrough.path_patterns import PathPatterns, relative_to_base
-from asgi_aiproxy.passthrough.resource_affinity import ResourceAffinity, ResourceReferences
 from asgi_aiproxy.providers.base import Provider
 from asgi_aiproxy.providers.path_profiles import PATH_PROFILES, PathProfile
 
@@ -100,17 +99,6 @@ class ProxyTarget:
         """Whether a request can only be sent once its whole body is known."""
         return self.provider is not None and getattr(self.provider.auth, "reads_body", False)
 
-    @cached_property
-    def references(self) -> ResourceReferences:
-        """The finder for references to resources in JSON bodies."""
-        return ResourceReferences(self.path_profile.references)
-
-    @cached_property
-    def resource_affinity(self) -> ResourceAffinity | None:
-        """The record of which key holds which resource; None without keys."""
-        keys = self.provider.keys if self.provider is not None else None
-        return ResourceAffinity(keys) if keys is not None else None
-
 
 def models_in_path(path: str) -> tuple[str, ...]:
     """Return the models that a path names, as in Google's, Azure's and Bedrock's APIs; several if
@@ -118,12 +106,17 @@ def models_in_path(path: str) -> tuple[str, ...]:
 
     The path is also read as a server would that decodes all of it.
     """
+    found = _MODEL_IN_PATH.findall(fully_unquoted(path).replace("\\", "/"))
+    return tuple(dict.fromkeys(first or second for first, second in found))
+
+
+def fully_unquoted(path: str) -> str:
+    """Return a path without percent-encoding, also if it is encoded several times."""
     for _ in range(_MAX_DEPTH):
         if "%" not in path:
             break
         path = unquote(path)
-    found = _MODEL_IN_PATH.findall(path.replace("\\", "/"))
-    return tuple(dict.fromkeys(first or second for first, second in found))
+    return path
 
 
 def make_target(target: Provider | str, paths: Paths | None) -> ProxyTarget:

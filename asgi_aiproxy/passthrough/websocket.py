@@ -47,6 +47,7 @@ from asgi_aiproxy.passthrough.headers import read_response_headers
 from asgi_aiproxy.passthrough.inspection import models_outside_body
 from asgi_aiproxy.passthrough.key_rotation import ProxyKeyRotation
 from asgi_aiproxy.passthrough.request import ProxyRequest
+from asgi_aiproxy.passthrough.resource_tracking import ResourceTracker, resource_tracker
 from asgi_aiproxy.passthrough.session_guard import SessionGuard
 from asgi_aiproxy.passthrough.session_hooks import SessionHooks
 from asgi_aiproxy.passthrough.usage_meter import SessionUsage
@@ -84,6 +85,7 @@ class WebSocketBridge:
         self._admission: AdmissionControl | None = scope.get(GATE_KEY)
         self._guard: SessionGuard | None = None
         self._hooks: SessionHooks | None = None
+        self._tracker: ResourceTracker | None = None
 
     async def run(self, request: ProxyRequest) -> None:
         """Connect both sides, and forward messages until one of them closes."""
@@ -106,6 +108,11 @@ class WebSocketBridge:
                 request.check_models(models_outside_body(request.query, request.headers))
                 priced = frozenset(models) if must_inspect(ANONYMOUS, admission) else None
                 self._guard = SessionGuard(request, priced)
+            self._tracker = resource_tracker(
+                self._context.resources, self._context.ownership, request
+            )
+            if self._tracker is not None:
+                await self._tracker.check(b"", stored=None)
             if self._context.hooks is not None:
                 self._hooks = await SessionHooks.open(self._context.hooks, request)
                 request = request.with_headers(self._hooks.sent_headers)
@@ -320,6 +327,9 @@ class WebSocketBridge:
                     data = await self._hooks.client_message(data)
                 if self._guard is not None:
                     self._guard.check(data)
+                if self._tracker is not None and self._tracker.reads_body:
+                    body = data.encode("utf-8", "replace") if isinstance(data, str) else data
+                    await self._tracker.check(body, stored=None)
             except APIError as error:
                 return await self._refused(error, record)
             try:

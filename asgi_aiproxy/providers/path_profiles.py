@@ -21,16 +21,15 @@ class PathProfile:
     """An API's paths below the base URL, as patterns (see `PathPatterns`).
 
     `open` are the paths that are served. `stateful` are those whose resources are only found with
-    the key that created them, `calls` those of them where each call of a model creates one, and
-    `references` the members of JSON bodies that name such a resource. `free` are the paths that
-    call no model, whatever the method, `batches` those where one request makes many calls, and
-    `sessions` the WebSocket paths whose URL names the model for the whole session.
+    the key that created them, and `calls` those of them where each call of a model creates one.
+    `free` are the paths that call no model, whatever the method, `batches` those where one request
+    makes many calls, and `sessions` the WebSocket paths whose URL names the model for the whole
+    session.
     """
 
     open: tuple[str, ...]
     stateful: tuple[str, ...] = ()
     calls: tuple[str, ...] = ()
-    references: tuple[str, ...] = ()
     free: tuple[str, ...] = ()
     batches: tuple[str, ...] = ()
     sessions: tuple[str, ...] = ("/**",)
@@ -60,6 +59,10 @@ _OPENAI_STATEFUL = (
     "/fine_tuning/jobs/**",
     "/evals/**",
     "/videos/**",
+    # stored chat completions; which calls store theirs, their bodies say
+    "GET /chat/completions/**",
+    "DELETE /chat/completions/**",
+    "POST /chat/completions/*",
 )
 _OPENAI_CALLS = ("/responses",)
 _OPENAI_OPEN = (
@@ -75,15 +78,6 @@ _OPENAI_OPEN = (
     *_OPENAI_STATEFUL,
 )
 
-_OPENAI_REFERENCES = (
-    "file_id",
-    "file_ids",
-    "input_file_id",
-    "previous_response_id",
-    "conversation",
-    "vector_store_ids",
-    "container",
-)
 # (Ids are written out if a path next to them calls a model.)
 _OPENAI_FREE = (
     "/files/**",
@@ -111,7 +105,6 @@ OPENAI = PathProfile(
     open=_under(_OPENAI_PREFIXES, _OPENAI_OPEN),
     stateful=_under(_OPENAI_PREFIXES, _OPENAI_STATEFUL),
     calls=_under(_OPENAI_PREFIXES, _OPENAI_CALLS),
-    references=_OPENAI_REFERENCES,
     free=_under(_OPENAI_PREFIXES, _OPENAI_FREE),
     batches=_under(_OPENAI_PREFIXES, _OPENAI_BATCHES),
     sessions=_under(_OPENAI_PREFIXES, _OPENAI_SESSIONS),
@@ -121,7 +114,6 @@ AZURE = PathProfile(
     open=(*_under(_AZURE_PREFIXES, _OPENAI_OPEN), "/openai/deployments/*/*/**"),
     stateful=_under(_AZURE_PREFIXES, _OPENAI_STATEFUL),
     calls=_under(_AZURE_PREFIXES, _OPENAI_CALLS),
-    references=_OPENAI_REFERENCES,
     free=_under(_AZURE_PREFIXES, _OPENAI_FREE),
     batches=(*_under(_AZURE_PREFIXES, _OPENAI_BATCHES), "/openai/deployments/*/batches"),
     sessions=_under(_AZURE_PREFIXES, _OPENAI_SESSIONS),
@@ -136,7 +128,6 @@ ANTHROPIC = PathProfile(
         "/v1/skills/**",
     ),
     stateful=("/v1/messages/batches/**", "/v1/files/**", "/v1/skills/**"),
-    references=("file_id", "skill_id", "container"),
     free=(
         "/v1/messages/count_tokens",
         "/v1/messages/batches/*/cancel",
@@ -196,7 +187,6 @@ GEMINI = PathProfile(
     ),
     stateful=_under(_GEMINI_PREFIXES, _GEMINI_STATEFUL),
     calls=_under(_GEMINI_PREFIXES, ("/interactions",)),
-    references=("fileUri", "file_uri", "cachedContent", "cached_content"),
     free=(
         *_under(
             _GEMINI_PREFIXES,

@@ -6,9 +6,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +48,3 @@ RESOURCE_APIS: Mapping[str, ResourceAPI] = {
         dialects=frozenset({"anthropic"}),
     ),
 }
-
-
-def resource_ids(resource: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the ids that the JSON of a resource names: its own, and those of its files."""
-    for name, value in resource.items():
-        if (name == "id" or name.endswith("_file_id")) and isinstance(value, str) and value:
-            yield value
-    file = resource.get("file")  # of an upload that is complete
-    if isinstance(file, dict):
-        yield from resource_ids(file)

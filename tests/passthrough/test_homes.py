@@ -9,11 +9,7 @@ from typing import Any
 import pytest
 
 from asgi_aiproxy import Key, KeyPool, PassthroughProxy, Principal
-from asgi_aiproxy.passthrough.resource_affinity import (
-    ResourceAffinity,
-    ResourceReferences,
-    created_resource_id,
-)
+from asgi_aiproxy.keys.resource_records import ResourceRecord, ResourceRecords
 from asgi_aiproxy.principal import SCOPE_KEY
 from asgi_aiproxy.providers import ANTHROPIC, GEMINI, OPENAI
 from asgi_aiproxy.providers.base import Provider
@@ -26,7 +22,7 @@ from tests.support.scripted_upstream import Step, Upstream, answers, refuses, ss
 pytestmark = pytest.mark.anyio
 
 KEYS = tuple(Key(f"sk-{n}", id=f"sk-{n}") for n in range(8))
-ADA, OTHERS = Principal("ada"), [Principal(name) for name in "bcdefghi"]
+ADA, *OTHERS = [Principal(name, account="team") for name in ("ada", *"bcdefghi")]
 
 
 class Worker:
@@ -192,7 +188,7 @@ async def test_a_caller_restricted_to_other_keys_does_not_get_that_one() -> None
     worker = Worker(made(id="file-1"), answers())
     await worker.ask("POST", "/v1/files")
     allowed = next(key.id for key in KEYS if key.id != worker.key)
-    await worker.ask("GET", "/v1/files/file-1", who=Principal("b", keys=(allowed,)))
+    await worker.ask("GET", "/v1/files/file-1", who=Principal("b", account="team", keys=(allowed,)))
     assert worker.key == allowed
 
 
@@ -208,16 +204,15 @@ class Counting(MemoryStore):
         self.reads = 0
         self.away = False
 
-    async def add(self, account: str, *args: Any, **options: Any) -> dict[str, int]:
-        if account.startswith("home:"):
-            self.writes += 1
+    async def set_entry(self, name: str, value: bytes, *, seconds: float) -> None:
+        self.writes += 1
         self._check()
-        return await super().add(account, *args, **options)
+        await super().set_entry(name, value, seconds=seconds)
 
-    async def sums(self, account: str, names: Any = None) -> dict[str, int]:
+    async def get_entry(self, name: str) -> bytes | None:
         self.reads += 1
         self._check()
-        return await super().sums(account, names)
+        return await super().get_entry(name)
 
     def _check(self) -> None:
         if self.away:
@@ -256,60 +251,33 @@ async def test_it_costs_one_write_for_each_and_one_read_elsewhere() -> None:
         assert (store.writes, store.reads) == (1, 1)
 
 
-async def test_while_the_store_is_unavailable_calls_continue() -> None:
+async def test_while_the_store_is_unavailable_known_resources_are_served_and_others_are_not() -> (
+    None
+):
     store = Counting()
     worker = Worker(made(id="file-7"), store=store)
     async with worker.pool:
         store.away = True
         assert (await worker.ask("POST", "/v1/files")).status == 200
         assert await worker.keys("GET", "/v1/files/file-7") == {worker.key}
-        assert (await worker.ask("GET", "/v1/files/file-8")).status == 200
+        answer = await worker.ask("GET", "/v1/files/file-8")
+        assert (answer.status, answer.header("retry-after")) == (503, "1")
+        anyone = await worker.ask("GET", "/v1/files/file-8", who=Principal(""))
+        assert anyone.status == 200
 
 
-async def test_entries_expire_and_their_number_is_limited() -> None:
+async def test_records_expire_and_their_number_is_limited() -> None:
     clock = Clock()
-    homes = ResourceAffinity(KeyPool(KEYS), clock=clock)
-    await homes.remember("f", "sk-1", 100.0)
-    assert await homes.of(["nothing", "f"]) == "sk-1"
+    records = ResourceRecords(KeyPool(KEYS), clock=clock)
+    record = ResourceRecord("team", "sk-1")
+    await records.remember("f", record, 100.0)
+    await records.remember("f", ResourceRecord("other", "sk-2"), 100.0)  # it is known
+    assert await records.find("f") == record
+    assert await records.key_of(["nothing", "f"]) == "sk-1"
     clock.now += 101
-    assert await homes.of(["f"]) == ""
-    for number in range(20_000):
-        await homes.remember(f"f{number}", "sk-1", 100.0)
-    assert await homes.of(["f0"]) == ""
-    assert await homes.of(["f19999"]) == "sk-1"
-
-
-async def test_entries_in_a_memory_store_expire_as_well() -> None:
-    clock = Clock()
-    store = MemoryStore(clock=clock)
-    homes = ResourceAffinity(KeyPool(KEYS, name="p", store=store))
-    for number in range(100):
-        await homes.remember(f"f{number}", "sk-1", 100.0)
-    clock.now += 101
-    for number in range(250):
-        await homes.remember(f"g{number}", "sk-1", 100.0)
-    accounts = [name for name in store._accounts if name.startswith("home:p:f")]
-    assert accounts == []
-
-
-def test_a_body_may_name_resources_in_many_ways() -> None:
-    references = ResourceReferences(["file_id", "file_ids", "container", "fileUri"])
-    body = json.dumps(
-        {
-            "file_id": "a",
-            "file_ids": ["b", "c"],
-            "container": {"type": "auto", "file_ids": ["d"]},
-            "fileUri": "https://x/v1beta/files/e",
-            "text": 'a "file_id": "z" in a text',
-        }
-    ).encode()
-    assert references.any(body)
-    assert [name for name in references.all(body) if name != "auto"] == ["a", "b", "c", "d", "e"]
-    assert not references.any(b'{"file": 1}')
-    assert references.all(b'{"file_id": ') == []
-    assert not ResourceReferences([]).any(body)
-
-
-@pytest.mark.parametrize("answer", [b"", b"{}", b'{"id": 5}', b'{"id": ""}', b"\xff"])
-def test_a_response_without_a_resource_is_recognized(answer: bytes) -> None:
-    assert created_resource_id(answer) == ""
+    assert await records.find("f") is None
+    for number in range(100_000):
+        await records.remember(f"f{number}", record, 100.0)
+    assert await records.find("f0") is None
+    assert await records.find("f99999") == record
+    assert await records.find("") is await records.find("x" * 301) is None

@@ -33,6 +33,7 @@ from asgi_aiproxy.credentials import find_credential
 from asgi_aiproxy.dialects import OPENAI_CHAT
 from asgi_aiproxy.errors import APIError
 from asgi_aiproxy.ip_ranges import in_networks
+from asgi_aiproxy.keys.resource_records import ResourceOwnership
 from asgi_aiproxy.middleware.quota import Quota
 from asgi_aiproxy.passthrough import PassthroughProxy
 from asgi_aiproxy.principal import Principal
@@ -302,8 +303,10 @@ class RelayRoutes:
     def _files_app(self, provider: Provider, *, own: bool) -> ASGIApp:
         options: dict[str, Any] = {"transport": self._app.transport, "record": self._record}
         if not own:
+            options["ownership"] = ResourceOwnership(check="off")
             return PassthroughProxy(provider, paths="all", **options)
-        resources = VendorResources(provider, [OPENAI_CHAT], options, store=self._base.data.store)
+        ownership = ResourceOwnership(check="strict", store=self._base.data.store)
+        resources = VendorResources(provider, [OPENAI_CHAT], options, ownership=ownership)
 
         async def serve(scope: Scope, receive: Receive, send: Send) -> None:
             await resources(scope, receive, send)

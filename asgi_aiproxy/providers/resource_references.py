@@ -1,0 +1,144 @@
+"""Find the resources of a vendor that a JSON body refers to. Pure.
+
+Theory of operation. Vendors name resources by their ids: in members such as `file_id` and
+`vector_store_ids`, and elsewhere as strings that begin with the kind of the resource, such as
+`file-...`. Both are found, at any depth. What is searched is what a JSON parser reads: escaped
+letters, and each value of a member that occurs twice, since the vendor may take either. A body is
+only parsed if its bytes hold something that occurs in such members and ids, or an escaped letter.
+
+Ids by https://platform.openai.com/docs/api-reference, https://platform.claude.com/docs/en/api and
+https://ai.google.dev/api; Google's names include the path or the whole address, of which the last
+part is the id here.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from asgi_aiproxy.errors import invalid
+
+_NAMES = frozenset(
+    {"file_id", "file_ids", "input_file_id", "training_file", "validation_file", "part_ids"}
+    | {"vector_store_id", "vector_store_ids", "container", "container_id", "skill_id"}
+    | {"previous_response_id", "conversation", "conversation_id", "assistant_id", "thread_id"}
+    | {"batch_id", "upload_id", "eval_id", "video_id"}
+    | {"fileUri", "file_uri", "fileName", "file_name", "cachedContent", "cached_content"}
+    | {"fileSearchStoreNames", "file_search_store_names"}
+    | {"previous_interaction_id", "previousInteractionId"}
+)
+# Members of which an object names the resource by its `id`.
+_OBJECTS = frozenset({"conversation", "container", "video"})
+_ID = re.compile(
+    r"(?:file[-_]|cfile_|upload_|part_|batch_|msgbatch_|vs_|vsfb_|asst_|thread_|resp_|conv_|cntr_"
+    r"|container_|ftjob-|eval_|video_|chatcmpl-|skill_)[A-Za-z0-9_\-]+"
+    r"|(?:https://[^/]+/[^ ]*)?(?:files|cachedContents|fileSearchStores|batches|corpora)/[\w\-]+"
+)
+# A string begins like one of the names or ids, or has an escaped letter.
+_SIGNS = re.compile(
+    rb'"(?:file|input_file|training_file|validation_file|part_|vector_store_id|previous|conversation'
+    rb"|container|assistant_id|thread_|batch|upload_|skill_|eval_|video|cached|cfile_|msgbatch_|vs_"
+    rb"|vsfb_|asst_|resp_|conv_|cntr_|ftjob-|chatcmpl-|corpora/)"
+).search
+_ESCAPED = re.compile(rb"\\u00[2-7]").search
+_STRING = re.compile(rb'"([!#-\[\]-~]{4,300})"')  # of letters that need no escape
+_ESCAPED_LETTER = re.compile(rb"\\u00([2-7][0-9a-fA-F])")
+_MAX_STRING = 2048  # bytes of a string with an id, if all of its letters are escaped
+_OWN = frozenset({"id", "name", "thread_id"})  # a run may create its thread
+_MAX_REFERENCES = 2000
+
+
+class _Members(list[tuple[str, Any]]):
+    """The members of an object, also those that occur twice."""
+
+
+def is_id(text: str) -> bool:
+    """Return whether a text has the form of an id of a resource."""
+    return _ID.fullmatch(text) is not None
+
+
+def may_refer(body: bytes) -> bool:
+    """Return whether a body may refer to a resource; it is quick, and True for some others."""
+    return _SIGNS(body) is not None or (b"\\u00" in body and _ESCAPED(body) is not None)
+
+
+def references(body: bytes) -> dict[str, bool]:
+    """Return the ids of the resources that a JSON body refers to.
+
+    The value says whether the string certainly is an id: it is in a member that holds ids, and has
+    the form of one. Empty if the body is not JSON. Raises APIError if there are too many.
+    """
+    if not may_refer(body):
+        return {}
+    try:
+        document = json.loads(body, object_pairs_hook=_Members)
+    except (ValueError, RecursionError):
+        return {}
+    found: dict[str, bool] = {}
+    for name, text in _strings(document):
+        named, formed = name in _NAMES, is_id(text)
+        if named or formed:
+            id = last_segment(text)
+            found[id] = found.get(id, False) or (named and formed)
+            if len(found) > _MAX_REFERENCES:
+                raise invalid(f"The request refers to more than {_MAX_REFERENCES} resources.")
+    return found
+
+
+def _strings(document: Any) -> Iterator[tuple[str, str]]:
+    """The strings of a document, each with the name of its member."""
+    stack: list[tuple[str, Any]] = [("", document)]
+    while stack:
+        name, value = stack.pop()
+        if isinstance(value, str):
+            yield name, value
+        elif isinstance(value, _Members):
+            inner = name if name in _OBJECTS else ""
+            stack += [
+                (inner if inner and member == "id" else member, each)
+                for member, each in reversed(value)
+            ]
+        elif isinstance(value, list):
+            stack += [(name, each) for each in reversed(value)]
+
+
+class IdScanner:
+    """Finds ids in the strings of bytes that arrive in pieces, such as the calls of a batch.
+
+    `ids` are those found so far. What is not JSON may hold some by chance.
+    """
+
+    def __init__(self) -> None:
+        self.ids: dict[str, bool] = {}
+        self._rest = b""
+
+    def feed(self, data: bytes) -> None:
+        """Search the next piece."""
+        data = self._rest + data
+        self._rest = data[-_MAX_STRING:]
+        if b"\\u00" in data:
+            data = _ESCAPED_LETTER.sub(lambda found: bytes.fromhex(found[1].decode()), data)
+        for found in _STRING.finditer(data):
+            if is_id(text := found[1].decode("ascii")) and len(self.ids) < _MAX_REFERENCES:
+                self.ids[last_segment(text)] = False
+
+
+def created_ids(resource: Mapping[str, Any], *, known: bool = False) -> Iterator[str]:
+    """Yield the ids that the JSON of a new resource names: its own, and those created with it.
+
+    `known`: the resource is not new, only what was created with it may be.
+    """
+    for name, value in resource.items():
+        created = name.endswith("_file_id") or (not known and name in _OWN)
+        if created and isinstance(value, str) and value:
+            yield last_segment(value)
+    file = resource.get("file")  # of an upload
+    if isinstance(file, dict):
+        yield from created_ids(file)
+
+
+def last_segment(name: str) -> str:
+    """Return the last part of a resource's name."""
+    return name.rpartition("/")[2]
