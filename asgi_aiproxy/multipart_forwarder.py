@@ -201,12 +201,21 @@ class MultipartForwarder:
 
 
 async def read_form(
-    upload: MultipartForwarder, router: Router, operation: Operation, model: str, provider: str
+    upload: MultipartForwarder,
+    router: Router,
+    operation: Operation,
+    model: str,
+    provider: str,
+    *,
+    always: bool = False,
 ) -> Form | None:
     """Read the whole form if a target of `model` does not get it as it is; else return None.
 
-    `provider` is the requested one. Raises APIError, ClientGoneError.
+    `provider` is the requested one. `always`: the form is read in any case, since hooks see its
+    fields. Raises APIError, ClientGoneError.
     """
+    if always:
+        return await upload.read_form()
     targets = router.targets(model, provider)
     if all(operation.name in target.provider.native_operations for target in targets):
         return None

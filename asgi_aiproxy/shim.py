@@ -48,7 +48,8 @@ from asgi_aiproxy.exchange.receipts import Receipts
 from asgi_aiproxy.exchange.relay import Relay
 from asgi_aiproxy.exchange.request import GatewayRequest
 from asgi_aiproxy.exchange.responses import SSEResponder, send_whole
-from asgi_aiproxy.hooks.base import BeforeHook, Hook, HookChain, as_hooks
+from asgi_aiproxy.hooks.base import BeforeHook, Hook
+from asgi_aiproxy.hooks.chain import HookChain, as_hooks
 from asgi_aiproxy.inspection import inspect_fields
 from asgi_aiproxy.keys.encryption import SecretCipher
 from asgi_aiproxy.keys.resource_records import ResourceOwnership
@@ -411,7 +412,9 @@ class Shim(TypedCalls, ExplainsCalls):
             operation,
             model=model,
             upload=upload.stream,
-            form=await read_form(upload, self._relay.router, operation, model, provider),
+            form=await read_form(
+                upload, self._relay.router, operation, model, provider, always=bool(self._hooks)
+            ),
             length=_asgi.length_in_bytes(headers.get("content-length")) or 0,
             content_type=upload.content_type,
             headers=forwarded_headers(headers, face),

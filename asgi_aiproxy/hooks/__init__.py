@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from asgi_aiproxy._lazy import on_first_use
-from asgi_aiproxy.hooks.base import BeforeHook, Call, Hook, HookChain
+from asgi_aiproxy.hooks.base import BeforeHook, Call, Hook
+from asgi_aiproxy.hooks.chain import HookChain
 
 if TYPE_CHECKING:
     from asgi_aiproxy.hooks.attachments import AttachmentGuard

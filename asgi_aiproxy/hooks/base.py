@@ -19,33 +19,26 @@ sent it. Code that blocks the event loop is not interrupted; run it in a thread.
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
-from asgi_aiproxy._asgi import Scope
-from asgi_aiproxy._background_tasks import start
 from asgi_aiproxy.credentials import CREDENTIAL_HEADERS
 from asgi_aiproxy.errors import APIError, ConfigurationError, ErrorKind
-from asgi_aiproxy.exchange.guarded import unchecked_response_error
 from asgi_aiproxy.exchange.request import GatewayRequest
-from asgi_aiproxy.hooks.time_limit import within
 from asgi_aiproxy.messages import EventFilter, Request, Response, Text
 from asgi_aiproxy.principal import Principal
 from asgi_aiproxy.providers.emulator import Emulator
 from asgi_aiproxy.usage.record import UsageRecord
-
-logger = logging.getLogger("asgi_aiproxy")
 
 _HEADER_NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
 _OWN_HEADERS = frozenset(
     {"host", "content-length", "content-type", "content-encoding", "transfer-encoding"}
     | {"connection", "upgrade", "te", "trailer", "expect", "accept-encoding"}
 )
+_T = TypeVar("_T")
 OnFailure = Literal["closed", "open"]
 
 
@@ -60,6 +53,7 @@ class Call:
     - `stream`: whether the client wants a stream.
     - `request_id`: its id in responses, errors and logs.
     - `members`: the members of the JSON body, still encoded.
+    - `form_fields`: the texts of an upload's fields.
     - `headers`: the request's headers by their names in lower case, without credentials.
     - `state`: a dictionary for the hooks of this call.
 
@@ -106,7 +100,7 @@ class Call:
 
     @model.setter
     def model(self, name: str) -> None:
-        self._replace(model=name)
+        self._replace(model=checked_value("model", name, str))
 
     @property
     def request(self) -> Request | None:
@@ -124,7 +118,7 @@ class Call:
                 f"a hook cannot set the request of {self.operation}, which is not a chat request: "
                 "change its body."
             )
-        self._replace(changed=changed)
+        self._replace(changed=checked_value("request", changed, Request))
 
     @property
     def body(self) -> bytes:
@@ -138,7 +132,7 @@ class Call:
     def body(self, body: bytes) -> None:
         if self._sent.upload is not None:
             raise ConfigurationError("a hook cannot set the body of an upload, which is streamed.")
-        head = self._sent.face.summarize(self._sent.operation, body)
+        head = self._sent.face.summarize(self._sent.operation, checked_value("body", body, bytes))
         self._replace(
             body=body,
             model=head.model,
@@ -165,6 +159,11 @@ class Call:
         return self._sent.fields
 
     @property
+    def form_fields(self) -> Sequence[tuple[str, str]]:
+        """The names and texts of the fields of an upload, without its files; else empty."""
+        return self._sent.form.fields if self._sent.form is not None else ()
+
+    @property
     def response(self) -> Response | None:
         """The response that a hook has given, so that no provider is called."""
         return self._sent.answer
@@ -173,7 +172,7 @@ class Call:
     def response(self, response: Response) -> None:
         if not self._sent.operation.chat:
             raise ConfigurationError(f"a hook cannot answer {self.operation}, only chat requests.")
-        self._replace(answer=response)
+        self._replace(answer=checked_value("response", response, Response))
 
     @property
     def emulate(self) -> Emulator | None:
@@ -186,10 +185,16 @@ class Call:
 
     def answer(self, text: str) -> None:
         """Answer the call with a text; no provider is called."""
-        self.response = Response(id=self.request_id, model=self.model, blocks=(Text(text),))
+        block = Text(checked_value("answer", text, str))
+        self.response = Response(id=self.request_id, model=self.model, blocks=(block,))
 
     def refuse(self, message: str, *, status: int = 403, code: str = "refused_by_policy") -> None:
-        """Refuse the call: raises APIError with this message for the client."""
+        """Refuse the call: raises APIError with this message for the client.
+
+        Raises ConfigurationError if `status` is not that of an error.
+        """
+        if not 400 <= status <= 599:
+            raise ConfigurationError(f"a hook refuses with a status from 400 to 599, not {status}.")
         raise APIError(ErrorKind.FORBIDDEN, message, status=status, code=code)
 
     def _replace(self, **changes: Any) -> None:
@@ -198,6 +203,13 @@ class Call:
     def to_gateway_request(self) -> GatewayRequest:
         """The request as the hooks have left it."""
         return self._sent
+
+
+def checked_value(name: str, value: Any, kind: type[_T]) -> _T:
+    """A value that a hook sets. Raises TypeError if it is not of its kind."""
+    if not isinstance(value, kind):
+        raise TypeError(f"call.{name} must be {kind.__name__}, not {type(value).__name__}")
+    return value
 
 
 class Hook:
@@ -223,150 +235,3 @@ class Hook:
 
 
 BeforeHook = Callable[[Call], Awaitable[None]]
-
-
-class _Function(Hook):
-    """An async function as a hook."""
-
-    def __init__(self, function: BeforeHook) -> None:
-        self._function = function
-
-    def __repr__(self) -> str:
-        return getattr(self._function, "__qualname__", repr(self._function))
-
-    async def before(self, call: Call) -> None:
-        await self._function(call)
-
-
-class HookChain:
-    """The hooks of an app, in order. Raises ConfigurationError for what is not a hook."""
-
-    def __init__(self, hooks: Sequence[Hook | BeforeHook]) -> None:
-        self._hooks = [_as_hook(each) for each in hooks]
-        self._after = [hook for hook in self._hooks if _overrides(hook, "after")]
-        self._filtering = [hook for hook in self._hooks if _overrides(hook, "filters")]
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    @property
-    def filtering(self) -> bool:
-        """Whether some hooks make filters for responses."""
-        return bool(self._filtering)
-
-    @property
-    def observing(self) -> bool:
-        """Whether some hooks see usage records."""
-        return bool(self._after)
-
-    async def before(
-        self, request: GatewayRequest, scope: Scope
-    ) -> tuple[GatewayRequest, APIError | None]:
-        """Run the hooks on a request; return it as they leave it, and the error of the one that
-        refused it.
-
-        A stored response that a provider returns is not translated, so that filters cannot see it:
-        it is refused if there are any.
-        """
-        operation = request.operation
-        if self._filtering and operation.resource and operation.method != "DELETE":
-            return request, unchecked_response_error("A response that a provider has stored")
-        call = Call(request, readable_headers(scope))
-        refusal: APIError | None = None
-        try:
-            await self.run_before(call)
-        except APIError as error:
-            refusal = error
-        filters = (lambda: self.filters(call)) if self._filtering else None
-        ended = (lambda record: self.ended(call, record)) if self._after else None
-        changed = call.to_gateway_request()
-        return msgspec.structs.replace(changed, filters=filters, ended=ended), refusal
-
-    async def run_before(self, call: Call) -> None:
-        """Run the hooks on a call, until one has answered it. Raises APIError if one refuses it."""
-        for hook in self._hooks:
-            await self._run(hook, hook.before(call), call.request_id)
-            if call.response is not None:
-                break
-
-    def filters(self, call: Call) -> list[EventFilter]:
-        """Make the filters for one response."""
-        return [each for hook in self._filtering for each in hook.filters(call)]
-
-    def ended(self, call: Call, record: UsageRecord) -> None:
-        """Run the hooks for a call that has ended, in the background."""
-        task = start(self._run_after(call, record), what="hooks after an exchange")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _run(self, hook: Hook, work: Awaitable[None], request_id: str) -> None:
-        try:
-            await within(hook.seconds, work)
-        except APIError:
-            raise
-        except Exception as error:
-            late = isinstance(error, TimeoutError)
-            logger.error(
-                "request %s: the hook %r failed: %s",
-                *(request_id, hook, f"more than {hook.seconds:g} s" if late else repr(error)),
-                exc_info=None if late else error,
-            )
-            if hook.on_failure == "closed":
-                raise APIError(
-                    ErrorKind.OVERLOADED,
-                    "The request could not be checked. Try again later.",
-                    code="hook_failed",
-                ) from error
-
-    async def _run_after(self, call: Call, record: UsageRecord) -> None:
-        for hook in self._after:
-            try:
-                await within(hook.seconds, hook.after(call, record))
-            except Exception as error:
-                logger.exception(
-                    "request %s: the hook %r failed after the exchange: %r",
-                    *(record.request_id, hook, error),
-                )
-
-    async def drain(self) -> None:
-        """Wait for the hooks that run after exchanges, each within its time limit."""
-        if self._tasks:
-            await asyncio.wait(tuple(self._tasks))
-
-
-def readable_headers(scope: Scope) -> dict[str, str]:
-    """The headers of a request by their names in lower case, without credentials."""
-    return {
-        name.decode("latin-1"): value.decode("latin-1")
-        for name, value in scope["headers"]
-        if name not in CREDENTIAL_HEADERS
-    }
-
-
-def _as_hook(given: Hook | BeforeHook) -> Hook:
-    if isinstance(given, type):
-        raise ConfigurationError(f"hooks: give an object, {given.__name__}(...), not its class.")
-    if isinstance(given, Hook):
-        if given.on_failure not in ("closed", "open") or given.seconds <= 0:
-            raise ConfigurationError(
-                f"hooks: {given!r} needs seconds > 0, and on_failure 'closed' or 'open'."
-            )
-        return given
-    if callable(given) and asyncio.iscoroutinefunction(given):
-        return _Function(given)
-    raise ConfigurationError(
-        f"hooks: {given!r} is not a hook. Give an async function that takes a Call, or an object "
-        "of a subclass of Hook."
-    )
-
-
-def _overrides(hook: Hook, name: str) -> bool:
-    return getattr(type(hook), name) is not getattr(Hook, name)
-
-
-def as_hooks(hooks: object) -> HookChain | None:
-    """The hooks given to an app; None without any.
-
-    Raises ConfigurationError unless they are a sequence of hooks.
-    """
-    if isinstance(hooks, Hook) or callable(hooks) or not isinstance(hooks, Sequence):
-        raise ConfigurationError("hooks must be a list: hooks=[hook].")
-    return HookChain(cast("Sequence[Hook | BeforeHook]", hooks)) if hooks else None

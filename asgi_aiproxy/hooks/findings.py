@@ -7,6 +7,7 @@ end arrives. The patterns are linear: they have no nested repetition.
 
 from __future__ import annotations
 
+import inspect
 import ipaddress
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -45,6 +46,25 @@ _KINDS = {"email": _EMAIL, "card": _CARD, "ip": _IP, "phone": _PHONE}
 
 
 _MIN_EXACT = 8  # characters
+
+
+def check_finder(guard: str, find: object) -> None:
+    """Raise ConfigurationError if `find` is not a finder; it is tried with an empty text."""
+    if not callable(find) or inspect.iscoroutinefunction(find):
+        kind = "an async function" if callable(find) else type(find).__name__
+        raise ConfigurationError(
+            f"{guard}: find is a function that returns TextMatch objects, not {kind}. What must "
+            "be awaited is a judge: JudgeGuard(...)."
+        )
+    try:
+        found = list(find(""))
+    except Exception as error:
+        raise ConfigurationError(
+            f"{guard}: find fails for an empty text: {error!r}. It takes a text and returns "
+            "TextMatch(start, end, kind) for each finding."
+        ) from error
+    if not all(isinstance(each, TextMatch) for each in found):
+        raise ConfigurationError(f"{guard}: find must return TextMatch objects, got {found[:1]!r}.")
 
 
 def find_secrets(text: str) -> Iterator[TextMatch]:

@@ -8,15 +8,27 @@ released at once, and the judge sees it in the background.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Literal
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import suppress
+from typing import Any, Literal
 
 from asgi_aiproxy._background_tasks import start
 from asgi_aiproxy.errors import APIError, ConfigurationError, ErrorKind
 from asgi_aiproxy.hooks.base import Call, Hook, OnFailure
 from asgi_aiproxy.hooks.json_text import texts_of
-from asgi_aiproxy.messages import Event, EventFilter, MessageEnd, Response, Text, ToolCall, fold
+from asgi_aiproxy.messages import (
+    Event,
+    EventFilter,
+    MessageEnd,
+    Reasoning,
+    Refusal,
+    Response,
+    Text,
+    ToolCall,
+    fold,
+)
 
 logger = logging.getLogger("asgi_aiproxy")
 
@@ -63,16 +75,27 @@ class JudgeGuard(Hook):
         return f"JudgeGuard({getattr(self._judge, '__qualname__', self._judge)})"
 
     async def before(self, call: Call) -> None:
-        """Have the last message of the user judged. Raises APIError if it is blocked."""
-        request = call.request if self._request else None
-        if request is None:
-            return
-        turns = [message for message in request.messages if message.role == "user"]
-        parts = turns[-1].parts if turns else ()
-        text = "\n".join(part.text for part in parts if isinstance(part, Text))
+        """Have the last message of the user judged, or all texts of a request that is not for chat.
+
+        Raises APIError if it is blocked.
+        """
+        text = self._request_text(call) if self._request else ""
         reason = await self._judge(text, call) if text else None
         if reason is not None:
             raise _blocked(reason)
+
+    def _request_text(self, call: Call) -> str:
+        request = call.request
+        if request is None:
+            members: Any = dict(call.form_fields)
+            with suppress(ValueError, RecursionError):
+                members = members or json.loads(call.body)
+            if isinstance(members, dict):
+                members = [value for name, value in members.items() if name != "model"]
+            return "\n".join(_strings(members))
+        turns = [message for message in request.messages if message.role == "user"]
+        parts = turns[-1].parts if turns else ()
+        return "\n".join(part.text for part in parts if isinstance(part, Text))
 
     def filters(self, call: Call) -> Sequence[EventFilter]:
         """Make the filter of one response."""
@@ -80,7 +103,8 @@ class JudgeGuard(Hook):
 
     async def judge_response(self, response: Response, call: Call) -> None:
         """Have a response judged. Raises APIError if it is blocked, or cannot be judged."""
-        pieces = [block.text for block in response.blocks if isinstance(block, Text)]
+        judged = (Text, Reasoning, Refusal)
+        pieces = [block.text for block in response.blocks if isinstance(block, judged)]
         for block in response.blocks:
             if isinstance(block, ToolCall):
                 pieces += [block.name, *texts_of(block.arguments)]
@@ -113,6 +137,8 @@ class JudgeGuard(Hook):
 class _JudgedResponse:
     """Holds the events of a response until it is complete, and has it judged."""
 
+    limited = True  # by `judge_response`
+
     def __init__(self, guard: JudgeGuard, call: Call) -> None:
         self._guard = guard
         self._call = call
@@ -137,6 +163,15 @@ class _JudgedResponse:
             await self._guard.judge_response(response, self._call)
         except APIError as error:
             logger.warning("request %s: %s", self._call.request_id, error.message)
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """The strings of a JSON value, in order, without the names of members."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | dict):
+        for each in value if isinstance(value, list) else value.values():
+            yield from _strings(each)
 
 
 def _blocked(reason: str) -> APIError:

@@ -84,6 +84,8 @@ class TextReplacements(Hook):
 class ReplacementFilter:
     """Applies rules to the text blocks of one response."""
 
+    limited = True  # it waits for nothing
+
     def __init__(self, rules: Sequence[tuple[TextRule, Replacement]]) -> None:
         self._rules = rules
         self._budget = RegexBudget(REGEX_SECONDS)

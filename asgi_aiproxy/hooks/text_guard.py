@@ -32,7 +32,7 @@ from asgi_aiproxy import _json
 from asgi_aiproxy._asgi import off_loop
 from asgi_aiproxy.errors import APIError, ConfigurationError, ErrorKind, require_int_at_least
 from asgi_aiproxy.hooks.base import Call, Hook
-from asgi_aiproxy.hooks.findings import TextFinder, TextMatch, regex_finder
+from asgi_aiproxy.hooks.findings import TextFinder, TextMatch, check_finder, regex_finder
 from asgi_aiproxy.hooks.json_text import map_json, map_texts, parse_unambiguous, texts_of
 from asgi_aiproxy.messages import (
     Block,
@@ -84,8 +84,7 @@ class TextGuard(Hook):
         response: bool = True,
         restore: bool = False,
     ) -> None:
-        if not callable(find):
-            raise ConfigurationError(f"TextGuard: find is a function, not {type(find).__name__}.")
+        check_finder("TextGuard", find)
         if action not in ("block", "mask") or mode not in ("window", "hold", "audit"):
             raise ConfigurationError(
                 "TextGuard: action is 'block' or 'mask', mode is 'window', 'hold' or 'audit'."
@@ -106,10 +105,15 @@ class TextGuard(Hook):
         return f"TextGuard({name}, action={self._action!r}, mode={self._mode!r})"
 
     async def before(self, call: Call) -> None:
-        """Check the request: block it, or mask its texts."""
-        if not self._request or not call.body:
+        """Check the request: block it, or mask its texts. Fields of an upload cannot be masked."""
+        if not self._request:
             return
+        for _, text in call.form_fields:
+            if found := list(self._find(text)):
+                raise _blocked("request", found[0])
         body = call.body
+        if not body:
+            return
         masks = call.state.setdefault(self, _Masks(self._restore))
         changed = await off_loop(len(body), partial(self._checked_body, masks), body)
         if changed is not body:
@@ -204,6 +208,8 @@ class TextFilter:
 
     Arguments are those of `TextGuard`; `replace` returns what a finding is replaced by.
     """
+
+    limited = True  # it waits for nothing
 
     def __init__(
         self, find: TextFinder, action: Action, mode: Mode, window: int, replace: Replace = _mask

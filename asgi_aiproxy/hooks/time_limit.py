@@ -11,35 +11,38 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Generator
 from types import coroutine
-from typing import Any
+from typing import Any, Generic, TypeVar
+
+_T = TypeVar("_T")
 
 
 @coroutine
-def within(seconds: float, work: Awaitable[None]) -> Generator[Any, Any, None]:
-    """Await `work` for at most `seconds`. Raises TimeoutError."""
+def within(seconds: float, work: Awaitable[_T]) -> Generator[Any, Any, _T]:
+    """Await `work` for at most `seconds`, and return its result. Raises TimeoutError."""
     steps = work.__await__()
     try:
         waited_for = next(steps)
-    except StopIteration:
-        return
-    yield from _limited(seconds, _Remaining(steps, waited_for)).__await__()
+    except StopIteration as done:
+        result: _T = done.value
+        return result
+    return (yield from _limited(seconds, _Remaining(steps, waited_for)).__await__())
 
 
-async def _limited(seconds: float, work: Awaitable[None]) -> None:
+async def _limited(seconds: float, work: Awaitable[_T]) -> _T:
     async with asyncio.timeout(seconds):
-        await work
+        return await work
 
 
-class _Remaining:
+class _Remaining(Generic[_T]):
     """Work whose first step has been run, and waits for `waited_for`."""
 
     __slots__ = ("_steps", "_waited_for")
 
-    def __init__(self, steps: Generator[Any, Any, None], waited_for: Any) -> None:
+    def __init__(self, steps: Generator[Any, Any, _T], waited_for: Any) -> None:
         self._steps = steps
         self._waited_for = waited_for
 
-    def __await__(self) -> Generator[Any, Any, None]:
+    def __await__(self) -> Generator[Any, Any, _T]:
         steps, waited_for = self._steps, self._waited_for
         try:
             while True:
@@ -49,5 +52,6 @@ class _Remaining:
                     waited_for = steps.throw(error)
                 else:
                     waited_for = next(steps) if value is None else steps.send(value)
-        except StopIteration:
-            return
+        except StopIteration as done:
+            result: _T = done.value
+            return result

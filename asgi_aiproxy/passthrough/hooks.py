@@ -20,7 +20,8 @@ from asgi_aiproxy.errors import APIError, ConfigurationError
 from asgi_aiproxy.exchange.guarded import unchecked_response_error
 from asgi_aiproxy.exchange.guarded_content import checked_error, media_type
 from asgi_aiproxy.exchange.request import GatewayRequest
-from asgi_aiproxy.hooks.base import Call, HookChain, readable_headers
+from asgi_aiproxy.hooks.base import Call, checked_value
+from asgi_aiproxy.hooks.chain import HookChain, readable_headers
 from asgi_aiproxy.messages import Response, unfold
 from asgi_aiproxy.passthrough.buffered_response import BufferedResponse
 from asgi_aiproxy.passthrough.guarded_response import GuardedResponse, checked_response
@@ -58,7 +59,7 @@ class ProxiedCall(Call):
 
     @body.setter
     def body(self, body: bytes) -> None:
-        fields = _fields(body)
+        fields = _fields(checked_value("body", body, bytes))
         model = _model(fields) or self._sent.operation.model
         self._replace(body=body, fields=fields, model=model, changed=None)
 
@@ -69,6 +70,7 @@ class ProxiedCall(Call):
 
     @model.setter
     def model(self, name: str) -> None:
+        checked_value("model", name, str)
         fields = dict(self._sent.fields)
         if name == self._sent.model:
             return
@@ -88,7 +90,7 @@ class ProxiedCall(Call):
     def response(self, response: Response) -> None:
         if self._known is None or not self._sent.operation.chat:
             raise ConfigurationError(f"a hook cannot answer {self.operation}, only chat requests.")
-        self._replace(answer=response)
+        self._replace(answer=checked_value("response", response, Response))
 
     @property
     def sent_headers(self) -> Mapping[str, str]:

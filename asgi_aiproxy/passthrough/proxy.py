@@ -23,7 +23,8 @@ from asgi_aiproxy.errors import (
 from asgi_aiproxy.exchange.attribution import Attribution, attribution_for
 from asgi_aiproxy.exchange.error_responses import send_error
 from asgi_aiproxy.exchange.receipts import Receipts
-from asgi_aiproxy.hooks.base import BeforeHook, Hook, as_hooks
+from asgi_aiproxy.hooks.base import BeforeHook, Hook
+from asgi_aiproxy.hooks.chain import as_hooks
 from asgi_aiproxy.keys.resource_records import ResourceOwnership, ResourceRecords
 from asgi_aiproxy.passthrough.context import NO_RECEIPTS, ProxyContext
 from asgi_aiproxy.passthrough.exchange import Exchange

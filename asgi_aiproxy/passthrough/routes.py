@@ -22,7 +22,7 @@ _CACHED_ROUTES = 1024
 _MAX_CACHED_PATH = 200
 _DAY = 86400.0
 _SEPARATORS = re.compile(r"[/\\;:]")
-# What follows a collection in a path and is no resource of it: /threads/runs creates a thread.
+# Actions below a collection, not ids: /threads/runs creates a thread and runs it.
 _ACTIONS = frozenset({"runs", "compact", "input_tokens", "edits", "extensions", "characters"})
 
 

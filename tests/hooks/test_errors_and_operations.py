@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from asgi_aiproxy import AIShim, PassthroughProxy, ProviderRouter
-from asgi_aiproxy.hooks import TextGuard, find_words
+from asgi_aiproxy import AIShim, ConfigurationError, PassthroughProxy, ProviderRouter
+from asgi_aiproxy.hooks import Call, JudgeGuard, TextGuard, find_words
 from asgi_aiproxy.providers import ANTHROPIC, GEMINI, OPENAI, OPENAI_RESPONSES
 from tests.hooks.test_every_surface import BASE, CALLS
 from tests.support import asgi_client as asgi
@@ -194,6 +194,76 @@ async def test_the_responses_of_other_operations_are_guarded(name: str) -> None:
     fine = body.replace("nemo", "X")
     answer = await operate(name, BLOCK, fine, kind)
     assert (answer.status, answer.body) == (200, fine.encode())
+
+
+EDIT = (
+    b"--x\r\ncontent-disposition: form-data; name=model\r\n\r\nm\r\n"
+    b'--x\r\ncontent-disposition: form-data; name=image; filename="a.png"\r\n\r\nPNG\r\n'
+    b"--x\r\ncontent-disposition: form-data; name=prompt\r\n\r\n%b\r\n--x--\r\n"
+)
+
+
+@pytest.mark.parametrize("action", ["block", "mask"])
+async def test_the_fields_of_an_upload_are_guarded_and_its_bytes_pass(action: Any) -> None:
+    guard = TextGuard(find_words([BAD]), action=action)
+    headers = {"content-type": "multipart/form-data; boundary=x"}
+    for prompt, status in ((SAID.encode(), 403), (b"A cat", 200)):
+        upstream = Upstream(answers(b'{"created": 1, "data": []}'))
+        gateway = app("chat", "shim", guard, upstream)
+        async with gateway:
+            answer = await asgi.request(
+                gateway, "POST", "/v1/images/edits", EDIT % prompt, headers=headers
+            )
+        assert answer.status == status, answer.body
+        assert len(upstream.requests) == (status == 200)
+        if status == 200:
+            assert b"PNG" in await upstream.requests[0].aread()
+            assert b"A cat" in await upstream.requests[0].aread()
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/embeddings", {"model": "m", "input": ["Hi", SAID]}),
+        ("/v1/images/generations", {"model": "m", "prompt": SAID}),
+        ("/v1/chat/completions", {"model": "m", "messages": [{"role": "user", "content": SAID}]}),
+        ("/v1/images/edits", EDIT % SAID.encode()),
+    ],
+)
+async def test_a_judge_sees_the_texts_of_every_operation(path: str, body: Any) -> None:
+    judged: list[str] = []
+
+    async def judge(text: str, call: Call) -> str | None:
+        judged.append(text)
+        return "No." if BAD in text else None
+
+    upstream = Upstream(answers())
+    gateway = app("chat", "shim", JudgeGuard(judge), upstream)  # type: ignore[arg-type]
+    form = isinstance(body, bytes)
+    headers = {"content-type": "multipart/form-data; boundary=x" if form else JSON}
+    answer = await asgi.request(gateway, "POST", path, body, headers=headers)
+    assert (answer.status, upstream.requests) == (403, [])
+    assert judged[0].endswith(SAID)
+
+
+@pytest.mark.parametrize(
+    ("find", "words"),
+    [
+        (None, "find is a function that returns TextMatch"),
+        (lambda text: BAD in text, "find fails for an empty text"),
+        (lambda text, more: text, "find fails for an empty text"),
+        (lambda text: ["x"], "must return TextMatch objects"),
+    ],
+)
+def test_what_is_not_a_finder_is_refused_when_the_guard_is_made(find: Any, words: str) -> None:
+    with pytest.raises(ConfigurationError, match=words):
+        TextGuard(find)
+
+    async def judge(text: str) -> list[Any]:
+        return []
+
+    with pytest.raises(ConfigurationError, match="not an async function"):
+        TextGuard(judge)  # type: ignore[arg-type]
 
 
 async def test_audio_and_images_pass_a_guard_and_unreadable_text_does_not() -> None:

@@ -34,7 +34,7 @@ from asgi_aiproxy.hooks import (
     find_words,
     regex_finder,
 )
-from asgi_aiproxy.hooks.base import HookChain
+from asgi_aiproxy.hooks.chain import HookChain
 from asgi_aiproxy.passthrough.hooks import ProxiedCall, ProxyHooks
 from asgi_aiproxy.passthrough.session_hooks import SessionHooks
 from asgi_aiproxy.providers import ANTHROPIC, COHERE, GEMINI, OLLAMA, OPENAI, OPENAI_RESPONSES

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import logging
 from typing import Any
@@ -18,6 +19,7 @@ from asgi_aiproxy import (
     ErrorKind,
     MemoryStore,
     OpenAIShim,
+    PassthroughProxy,
     Principal,
     ProviderRouter,
     ResponseState,
@@ -29,7 +31,7 @@ from asgi_aiproxy.middleware import static_tokens
 from asgi_aiproxy.providers import ANTHROPIC, GROQ, OPENAI, OPENAI_RESPONSES
 from asgi_aiproxy.usage.record import Outcome
 from tests.support import asgi_client as asgi
-from tests.support.scripted_upstream import Upstream, answers, refuses, streams
+from tests.support.scripted_upstream import Upstream, answers, chat_stream, refuses, streams
 
 pytestmark = pytest.mark.anyio
 
@@ -267,19 +269,191 @@ async def test_hooks_see_embeddings_and_cannot_answer_them() -> None:
     assert seen == ["embeddings"]
 
 
+def _sync(call: Call) -> None:
+    """Not async."""
+
+
+async def _two(call: Call, more: int) -> None:
+    """With a parameter too many."""
+
+
+class _SyncBefore(Hook):
+    def before(self, call: Call) -> None:  # type: ignore[override]
+        """Not async."""
+
+
+class _ShortAfter(Hook):
+    async def after(self, call: Call) -> None:  # type: ignore[override]
+        """Without the record."""
+
+
+class _AsyncFilters(Hook):
+    async def filters(self, call: Call) -> Any:  # type: ignore[override]
+        return ()
+
+
+class _Plain:
+    """No subclass of Hook, with a method that is not async."""
+
+    def before(self, call: Call) -> None: ...
+
+
 @pytest.mark.parametrize(
     ("hooks", "words"),
     [
         (Hook(), "hooks must be a list"),
-        ([lambda call: None], "is not a hook"),
+        (_sync, "hooks must be a list"),
+        (None, "hooks must be a list"),
+        ([lambda call: None], "is not a hook, since it is not async. Write 'async def'"),
+        ([_sync], "is not async"),
+        ([_two], "is called with a Call, and its parameters are"),
+        ([functools.partial(_sync)], "is not async"),
+        ([_SyncBefore()], "before of .* must be async: 'async def'"),
+        ([_ShortAfter()], "after of .* is called with a Call and a UsageRecord"),
+        ([_AsyncFilters()], "filters of .* must not be async"),
+        ([_Plain()], "before of .* must be async"),
         ([Hook], "not its class"),
         (["log"], "is not a hook"),
+        ([42], "is not a hook"),
         ([Slow("maybe")], "on_failure 'closed' or 'open'"),
     ],
 )
 def test_what_is_not_a_hook_is_refused_when_the_app_is_built(hooks: Any, words: str) -> None:
     with pytest.raises(ConfigurationError, match=words):
         OpenAIShim(ANTHROPIC.using("sk-x"), hooks=hooks)
+    if hooks is not None:
+        with pytest.raises(ConfigurationError, match=words):
+            PassthroughProxy(ANTHROPIC.using("sk-x"), hooks=hooks)
+
+
+class _Callable:
+    def __init__(self, seen: list[str]) -> None:
+        self.seen = seen
+
+    async def __call__(self, call: Call) -> None:
+        self.seen.append(call.model)
+
+
+class _Methods:
+    """No subclass of Hook."""
+
+    def __init__(self, seen: list[str]) -> None:
+        self.seen = seen
+
+    async def before(self, call: Call) -> None:
+        self.seen.append(call.model)
+
+    async def after(self, call: Call, record: UsageRecord) -> None:
+        self.seen.append(record.outcome)
+
+
+async def test_hooks_are_written_in_many_ways() -> None:
+    seen: list[str] = []
+
+    async def bound(seen: list[str], call: Call) -> None:
+        seen.append(call.model)
+
+    app = shim(Upstream(answers()), _Callable(seen), functools.partial(bound, seen), _Methods(seen))
+    async with app:
+        assert (await call(app)).status == 200
+    assert seen == ["m", "m", "m", "done"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda call: "refused",
+        lambda call: False,
+        lambda call: setattr(call, "body", "text"),
+        lambda call: setattr(call, "body", {"model": "m"}),
+        lambda call: setattr(call, "model", None),
+        lambda call: setattr(call, "request", {"model": "m"}),
+        lambda call: setattr(call, "response", "Hello"),
+        lambda call: call.answer({"text": "Hello"}),
+        lambda call: call.refuse("No.", status=200),
+        lambda call: call.send_header("host", "x"),
+    ],
+)
+@pytest.mark.parametrize("where", ["shim", "proxy"])
+async def test_a_hook_that_misuses_a_call_has_failed_and_the_log_says_why(
+    wrong: Any, where: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def hook(call: Call) -> Any:
+        return wrong(call)
+
+    upstream = Upstream(answers())
+    app: Any = shim(upstream, hook)
+    if where == "proxy":
+        app = PassthroughProxy(OPENAI.using("sk-1"), transport=upstream.transport, hooks=[hook])
+    answer = await call(app)
+    assert (answer.status, answer.json["error"]["code"]) == (503, "hook_failed")
+    assert upstream.requests == []
+    assert "the hook" in caplog.text
+
+
+class _Filters(Hook):
+    def __init__(self, made: Any, on_failure: Any = "closed", seconds: float = 5.0) -> None:
+        self._made, self.on_failure, self.seconds = made, on_failure, seconds
+
+    def filters(self, call: Call) -> Any:
+        return self._made()
+
+
+class _Passes:
+    async def feed(self, event: Any) -> Any:
+        return (event,)
+
+    async def close(self) -> Any:
+        return ()
+
+
+class _Hangs(_Passes):
+    async def feed(self, event: Any) -> Any:
+        await asyncio.Event().wait()
+
+
+class _SyncFeed(_Passes):
+    def feed(self, event: Any) -> Any:  # type: ignore[override]
+        return (event,)
+
+
+class _ReturnsNone(_Passes):
+    async def feed(self, event: Any) -> Any:
+        return None
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("where", ["shim", "proxy"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: 1 / 0,
+        lambda: None,
+        lambda: _Passes(),
+        lambda: [_Passes],
+        lambda: ["x"],
+        lambda: [_SyncFeed()],
+        lambda: [_ReturnsNone()],
+        lambda: [_Hangs()],
+    ],
+)
+async def test_a_filter_that_fails_refuses_the_response_in_a_limited_time(
+    make: Any, where: str, stream: bool
+) -> None:
+    step = streams(*chat_stream("secret")) if stream else answers()
+    upstream = Upstream(step)
+    hook = _Filters(make, seconds=0.2)
+    app: Any = shim(upstream, hook)
+    if where == "proxy":
+        app = PassthroughProxy(OPENAI.using("sk-1"), transport=upstream.transport, hooks=[hook])
+    answer = await call(app, stream=stream)
+    assert (answer.status, answer.json["error"]["code"]) == (503, "hook_failed")
+    assert b"secret" not in answer.body
+
+
+async def test_a_hook_that_cannot_make_its_filters_is_left_out_if_it_says_so() -> None:
+    app = shim(Upstream(answers()), _Filters(lambda: None, "open"), _Filters(lambda: [_Passes()]))
+    assert (await call(app)).status == 200
 
 
 async def test_a_hooks_own_error_reaches_the_client_as_it_is() -> None:
