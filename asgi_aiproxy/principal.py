@@ -267,3 +267,11 @@ class Principal:
 
 
 ANONYMOUS = Principal("")
+
+_USER_ACCOUNT = re.compile(r"user-([1-9][0-9]{0,17})")
+
+
+def user_number(account: str) -> int | None:
+    """Return N of `user-N`, the id of the account of a user of the gateway; None for others."""
+    found = _USER_ACCOUNT.fullmatch(account)
+    return int(found[1]) if found is not None else None

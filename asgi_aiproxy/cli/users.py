@@ -10,8 +10,8 @@ from asgi_aiproxy.cli.context import CommandContext, run_command
 from asgi_aiproxy.cli.options import Commands, add_command, add_command_group
 from asgi_aiproxy.config.accounts import link_url, make_users
 from asgi_aiproxy.errors import invalid
+from asgi_aiproxy.services.roles import ROLE_NUMBERS
 from asgi_aiproxy.services.users import (
-    ROLE_NUMBERS,
     UserEdit,
     UserNew,
     UserOut,

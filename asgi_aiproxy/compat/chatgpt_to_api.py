@@ -23,7 +23,10 @@ from asgi_aiproxy.errors import APIError, ConfigurationError, ErrorKind
 from asgi_aiproxy.keys import Key, KeyPool
 from asgi_aiproxy.middleware.auth import Verify
 from asgi_aiproxy.providers import OPENAI, Provider, Router
+from asgi_aiproxy.services.attempts import give_back, take_password_attempt
 from asgi_aiproxy.shim import OpenAIShim
+from asgi_aiproxy.stores import MemoryStore, Store
+from asgi_aiproxy.stores.base import StoreUnavailableError
 from asgi_aiproxy.upstream import Transport
 from asgi_aiproxy.usage.record import UsageSink, discard
 
@@ -32,6 +35,7 @@ _PLUGINS = policy.retired("ChatGPT's plugins", "Use tools: send 'tools' instead 
 _PASSWORD = policy.unsupported(
     "Signing in to another site with a password", "Send 'official_api_key' alone."
 )
+_ATTEMPTS_BY = "ChatGPT-to-API"  # what attempts with the password are counted by
 _PONG = {"message": "pong"}
 _PUID = policy.not_enabled("Sending a cookie of ChatGPT's web site", "an API key of OpenAI instead")
 
@@ -49,6 +53,8 @@ class ChatGPTToAPIRoutes(CompatApp):
     - `proxies`: URLs of outbound proxies that are used in turn (see `parse_proxies`).
     - `models`: the provider's model for names that clients send.
     - `around`: wraps the app that calls the provider, for example in `Quota`.
+    - `store`: counts failed attempts with the password, for all workers; by default this process
+      counts its own.
     - `transport`, `record`: as for `Shim`.
 
     A caller that sends an access token of its own, a JSON web token that `verify` does not know,
@@ -67,6 +73,7 @@ class ChatGPTToAPIRoutes(CompatApp):
         proxies: Iterable[str] = (),
         models: Mapping[str, str] | None = None,
         around: Callable[[ASGIApp], ASGIApp] | None = None,
+        store: Store | None = None,
         transport: Transport | None = None,
         record: UsageSink = discard,
     ) -> None:
@@ -80,6 +87,7 @@ class ChatGPTToAPIRoutes(CompatApp):
             provider = provider.using(pool)
         self._pool = provider.keys
         self._admin = _digest(admin_password)
+        self._store = store if store is not None else MemoryStore()
         self._api_keys = frozenset(_digest(key) for key in api_keys)
         self._verify = verify
         urls = list(proxies)
@@ -142,9 +150,18 @@ class ChatGPTToAPIRoutes(CompatApp):
 
         Raises _TextError.
         """
+        client = call.scope.get("client")
+        address = client[0] if client else "unknown"
+        try:
+            taken = await take_password_attempt(self._store, _ATTEMPTS_BY, address)
+        except APIError as error:
+            raise _TextError(error.status, error.message) from error
+        except StoreUnavailableError as error:
+            raise _TextError(503, "The store is not available. Try again later.") from error
         given = _digest(call.header("authorization"))
         if not secrets.compare_digest(given, self._admin):
             raise _TextError(401, "Unauthorized")
+        await give_back(self._store, taken)
         try:
             return _json.loads(await call.body())
         except (ValueError, RecursionError):

@@ -152,6 +152,7 @@ class CompatBuilder:
             api_keys=[key.get_secret_value() for key in given.api_keys],
             proxies=[secret_value(url) or "" for url in given.proxies],
             models=given.models,
+            store=self._store,
             **self._callers,
             **self._common,
         )

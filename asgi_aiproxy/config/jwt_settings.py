@@ -61,6 +61,7 @@ class JWTSettings(_Table):
     jwks_url: str = ""
     algorithms: list[str] = ["RS256", "ES256", "EdDSA"]
     leeway: float = Field(default=30.0, ge=0)
+    prefix: str = ""
     claims: JWTClaimSettings = JWTClaimSettings()
     groups: dict[str, JWTGroupSettings] = {}
     require_group: bool = False
@@ -84,6 +85,7 @@ class JWTSettings(_Table):
                 jwks_url=self.jwks_url,
                 algorithms=self.algorithms,
                 leeway=self.leeway,
+                prefix=self.prefix,
             )
         except ConfigurationError as error:
             raise ConfigurationError(f"jwt: {error}") from error

@@ -8,6 +8,10 @@ things are needed to trust it: the provider's public keys, and a check of what t
   `iat` with `leeway` seconds of clock skew. What was found for a token is remembered until the
   token expires or the key set changes, so that most requests cost one SHA-256.
 - The public keys come from `PublicKeySet` (`asgi_aiproxy.middleware.jwks`).
+
+Ids that the identity provider chooses must not be those of others here: a `prefix` is put before
+the id and the account of each caller. Without one, only those that look like the account of a user
+of the gateway (`user-7`) get the prefix `jwt:`.
 """
 
 from __future__ import annotations
@@ -15,14 +19,14 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
 
 from asgi_aiproxy.errors import APIError, ConfigurationError, ErrorKind
 from asgi_aiproxy.middleware.jwks import PublicKeySet, check_key_url
-from asgi_aiproxy.principal import NO_LIMITS, Limits, Principal
+from asgi_aiproxy.principal import NO_LIMITS, Limits, Principal, user_number
 from asgi_aiproxy.upstream import Transport
 
 _ALGORITHMS = frozenset(
@@ -30,6 +34,7 @@ _ALGORITHMS = frozenset(
 )
 _MAX_TOKEN_CHARACTERS = 16 * 1024
 _MAX_REMEMBERED = 10_000
+_RESERVED_PREFIX = "jwt:"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +143,7 @@ class JWTVerifier:
         leeway: float = 30.0,
         max_age: float = 300.0,
         stale: float = 86_400.0,
+        prefix: str = "",
         transport: Transport | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -166,6 +172,9 @@ class JWTVerifier:
         self._to_principal: ClaimsToPrincipal = (
             claims.principal if isinstance(claims, JWTClaims) else claims
         )
+        if not isinstance(prefix, str) or not prefix.isprintable():
+            raise ConfigurationError("jwt_tokens: prefix must be printable text, such as 'sso:'.")
+        self._prefix = prefix
         self._issuer = issuer
         self._leeway = leeway
         self._clock = clock
@@ -229,6 +238,7 @@ class JWTVerifier:
             return None
         principal = self._to_principal(claims)
         if principal is not None:
+            principal = in_namespace(principal, self._prefix)
             expires = float(claims["exp"]) + self._leeway
             if len(self._known) >= _MAX_REMEMBERED:
                 del self._known[next(iter(self._known))]
@@ -246,6 +256,7 @@ def jwt_tokens(
     leeway: float = 30.0,
     max_age: float = 300.0,
     stale: float = 86_400.0,
+    prefix: str = "",
     transport: Transport | None = None,
 ) -> JWTVerifier:
     """A `verify` for JSON Web Tokens of an identity provider (needs the extra `jwt`).
@@ -261,6 +272,8 @@ def jwt_tokens(
     - `leeway`: seconds that clocks may differ.
     - `max_age`: seconds after which the key set is refreshed in the background.
     - `stale`: seconds that a key set stays in use while the provider cannot be reached.
+    - `prefix`: put before the ids and accounts of callers, such as `"sso:"`, so that they differ
+      from those of other tokens.
     - `transport`: sends the requests to the provider; default: one of its own.
 
     Raises ConfigurationError if PyJWT is not installed, or an argument is invalid.
@@ -274,8 +287,22 @@ def jwt_tokens(
         leeway=leeway,
         max_age=max_age,
         stale=stale,
+        prefix=prefix,
         transport=transport,
     )
+
+
+def in_namespace(principal: Principal, prefix: str) -> Principal:
+    """The caller with `prefix` before its id and its account.
+
+    They are never those of a user of the gateway: such ones have the prefix `jwt:`.
+    """
+
+    def named(name: str) -> str:
+        found = prefix + name if name else ""
+        return found if user_number(found) is None else _RESERVED_PREFIX + found
+
+    return replace(principal, id=named(principal.id), account=named(principal.account))
 
 
 def _import_pyjwt() -> Any:

@@ -6,11 +6,15 @@ import secrets
 from collections.abc import Sequence
 
 from asgi_aiproxy.errors import APIError, ErrorKind
+from asgi_aiproxy.ip_ranges import address_or_network
 from asgi_aiproxy.stores.base import Admitted, Denied, RateLimit, Store
 
 HOUR = 3600.0
 TOO_MANY = "Too many requests of this kind. Try again later."
 TOO_MANY_ATTEMPTS = "Too many failed attempts. Try again later."
+
+_WINDOW = 600.0  # seconds in which attempts with passwords are counted
+_PER_ADDRESS, _PER_NAME_AND_ADDRESS, _PER_NAME = 30, 10, 100
 _ACCOUNT = "sign-in"
 
 
@@ -28,6 +32,21 @@ async def take_attempt(store: Store, limits: Sequence[RateLimit], message: str) 
     if isinstance(taken, Denied):
         raise APIError(ErrorKind.LIMITED, message, retry_after=taken.retry_after)
     return taken
+
+
+async def take_password_attempt(store: Store, name: str, address: str) -> Admitted:
+    """Count one attempt with a password, before it is checked.
+
+    `name` is what the password is for, `address` the client's IP address; an IPv6 network counts as
+    one. Raises APIError (429) after too many.
+    """
+    network, key = address_or_network(address), name.casefold()
+    limits = [
+        attempt_limit("address", network, _PER_ADDRESS, _WINDOW),
+        attempt_limit("name", key, _PER_NAME, _WINDOW),
+        attempt_limit("both", f"{network}:{key}", _PER_NAME_AND_ADDRESS, _WINDOW),
+    ]
+    return await take_attempt(store, limits, TOO_MANY_ATTEMPTS)
 
 
 async def give_back(store: Store, taken: Admitted) -> None:

@@ -15,6 +15,7 @@ from asgi_aiproxy.services.audit import AuditLog
 from asgi_aiproxy.services.base import CODE, Actor, Ok, Page, PageQuery, paginate
 from asgi_aiproxy.services.budgets import BudgetIn, LimitUsage, read_limit_usage, to_budgets
 from asgi_aiproxy.services.raises import BudgetRaise
+from asgi_aiproxy.services.roles import check_account, check_new_account
 from asgi_aiproxy.services.validation import conflict_error, set_fields
 from asgi_aiproxy.stores.base import Store
 
@@ -155,6 +156,7 @@ class AccountService:
 
     async def create(self, new: AccountNew, by: Actor = CODE) -> AccountOut:
         """Create an account."""
+        check_new_account(by, new.id)
         row = Account(
             id=new.id,
             name=new.name,
@@ -169,7 +171,8 @@ class AccountService:
         return (await self._to_accounts_out([row]))[0]
 
     async def edit(self, id: str, change: AccountEdit, by: Actor = CODE) -> AccountOut:
-        """Change an account."""
+        """Change an account, if it is not that of a user whose role is not below the caller's."""
+        await check_account(self._store, by, id)
         fields = set_fields(change, name="", budgets=())
         if "budgets" in fields:
             fields["budgets"] = to_budgets(fields["budgets"], shared=True)
@@ -182,7 +185,8 @@ class AccountService:
         return (await self._to_accounts_out([row]))[0]
 
     async def raise_budget(self, id: str, more: BudgetRaise, by: Actor = CODE) -> AccountOut:
-        """Raise one of the budgets of an account for some time."""
+        """Raise one of the budgets of an account for some time; `edit` says of which."""
+        await check_account(self._store, by, id)
         now = self._clock()
         before, row = await self._accounts.change(
             id, lambda row: msgspec.structs.replace(row, budgets=more.applied(row.budgets, now))
@@ -193,7 +197,8 @@ class AccountService:
         return (await self._to_accounts_out([row]))[0]
 
     async def drop(self, id: str, by: Actor = CODE) -> Ok:
-        """Remove an account; its tokens are refused."""
+        """Remove an account, of those that `edit` changes; its tokens are refused."""
+        await check_account(self._store, by, id)
         before = await self._accounts.get(id)
         await self._accounts.drop(id)
         await self._audit.record(by, "account.remove", f"account/{id}", before=_audited(before))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from asgi_aiproxy.accounts.users import Users
+from asgi_aiproxy.principal import user_number
 from asgi_aiproxy.quotas.alerts import BudgetAlert
 from asgi_aiproxy.services.budgets import MICRO
 from asgi_aiproxy.services.mail import Mail, Mailer
@@ -39,11 +40,10 @@ class LowBalanceMail:
 
     async def __call__(self, alert: BudgetAlert) -> None:
         """Send a mail for an alert, if it concerns the account of a user."""
-        id = alert.account.removeprefix("user-")
-        own = alert.account.startswith("user-") and id.isascii() and id.isdecimal()
-        if not own or len(id) > 9 or alert.caller or alert.threshold < self._fraction:
+        number = user_number(alert.account)
+        if number is None or alert.caller or alert.threshold < self._fraction:
             return
-        user = await self._users.find(int(id))
+        user = await self._users.find(number)
         if user is None or not user.enabled or not user.email_verified:
             return
         left = max(0, alert.left)

@@ -33,7 +33,8 @@ from asgi_aiproxy.errors import APIError, ConfigurationError, ErrorKind, invalid
 from asgi_aiproxy.keys.encryption import SealError, SecretCipher
 from asgi_aiproxy.services.attempts import TOO_MANY_ATTEMPTS, attempt_limit, give_back, take_attempt
 from asgi_aiproxy.services.base import Actor
-from asgi_aiproxy.services.users import ROLE_NUMBERS, Role, UserService
+from asgi_aiproxy.services.roles import ROLE_NUMBERS
+from asgi_aiproxy.services.users import Role, UserService
 
 _WINDOW, _DAY = 600.0, 86400.0
 _PER_WINDOW, _PER_DAY = 10, 50

@@ -32,10 +32,10 @@ from asgi_aiproxy.principal import Principal
 from asgi_aiproxy.services.attempts import (
     HOUR,
     TOO_MANY,
-    TOO_MANY_ATTEMPTS,
     attempt_limit,
     give_back,
     take_attempt,
+    take_password_attempt,
 )
 from asgi_aiproxy.services.base import Actor
 from asgi_aiproxy.services.external_sign_in import ExternalSignIn
@@ -47,8 +47,6 @@ from asgi_aiproxy.services.users import UserService, checked_email
 
 logger = logging.getLogger("asgi_aiproxy")
 
-_WINDOW = 600.0
-_PER_ADDRESS, _PER_NAME_AND_ADDRESS, _PER_NAME = 30, 10, 100
 _MAILS = 5  # per recipient, in an hour
 _VERIFY_SECONDS, _RESET_SECONDS = 3 * 86400.0, 3600.0
 
@@ -98,14 +96,7 @@ class SignInService:
     async def verify(self, name: str, password: str, by: Actor) -> User:
         """Return the user with this name, or verified address, and password."""
         name = name.strip()[:254]
-        network = address_or_network(by.address)
-        key = name.casefold()
-        limits = [
-            attempt_limit("address", network, _PER_ADDRESS, _WINDOW),
-            attempt_limit("name", key, _PER_NAME, _WINDOW),
-            attempt_limit("both", f"{network}:{key}", _PER_NAME_AND_ADDRESS, _WINDOW),
-        ]
-        taken = await take_attempt(self._store, limits, TOO_MANY_ATTEMPTS)
+        taken = await take_password_attempt(self._store, name, by.address)
         user = await self._users.by_name(name)
         if user is None and "@" in name:
             user = await self._users.by_email(name)

@@ -29,6 +29,7 @@ from asgi_aiproxy.services.budgets import (
     to_limits,
 )
 from asgi_aiproxy.services.raises import BudgetRaise
+from asgi_aiproxy.services.roles import check_account
 from asgi_aiproxy.services.validation import set_fields
 from asgi_aiproxy.stores.base import Store, StoreUnavailableError
 from asgi_aiproxy.stores.memory import MemoryStore
@@ -130,8 +131,9 @@ class TokenService:
     """Manages the tokens of a store.
 
     Methods raise APIError, which names the field, NoSuchRowError, RowExistsError and
-    StoreUnavailableError. Tokens with scopes can only be managed with the scope `root`; `by` is the
-    caller. Changes are recorded in `audit`, by default the audit log of the store.
+    StoreUnavailableError. Tokens with scopes can only be managed with the scope `root`, and tokens
+    of a user's account by users with a higher role and by itself; `by` is the caller. Changes are
+    recorded in `audit`, by default the audit log of the store.
     """
 
     def __init__(
@@ -166,6 +168,7 @@ class TokenService:
         """Issue a token; `owner` is the caller that creates it for itself."""
         fields = msgspec.structs.asdict(new)
         _may_grant(by.principal, new.scopes)
+        await check_account(self._store, by, new.account, own=True)
         limits = to_limits(new.rpm, new.tpm, new.concurrency, new.budgets)
         for name in (*_RATES, "budgets"):
             del fields[name]
@@ -180,8 +183,9 @@ class TokenService:
     async def edit(self, id: str, change: TokenEdit, by: Actor = CODE) -> TokenOut:
         """Change a token."""
         fields = set_fields(change, **_EMPTY)
-        await self._may_touch(id, by.principal)
+        await self._may_touch(id, by)
         _may_grant(by.principal, fields.get("scopes", ()))
+        await check_account(self._store, by, fields.get("account") or "", own=True)
         await self._check(fields)
         limits: dict[str, Any] = {n: fields.pop(n) for n in _RATES if n in fields}
         if "budgets" in fields:
@@ -218,7 +222,7 @@ class TokenService:
 
     async def raise_budget(self, id: str, more: BudgetRaise, by: Actor = CODE) -> TokenOut:
         """Raise one of the budgets of a token for some time."""
-        await self._may_touch(id, by.principal)
+        await self._may_touch(id, by)
         now = self._clock()
 
         def change(row: Token) -> Token:
@@ -232,7 +236,7 @@ class TokenService:
 
     async def rotate(self, id: str, rotation: Rotation, by: Actor = CODE) -> Issued:
         """Replace the secret of a token."""
-        await self._may_touch(id, by.principal)
+        await self._may_touch(id, by)
         secret, row = await self.tokens.rotate(id, grace=rotation.grace)
         grace = {"grace": rotation.grace}
         await self._audit.record(by, "token.rotate", f"token/{id}", after=grace)
@@ -240,7 +244,7 @@ class TokenService:
 
     async def revoke(self, id: str, by: Actor = CODE) -> Ok:
         """Remove a token: all workers refuse it within a second."""
-        await self._may_touch(id, by.principal)
+        await self._may_touch(id, by)
         before = await self.tokens.get(id)
         await self.tokens.revoke(id)
         await self._audit.record(by, "token.revoke", f"token/{id}", before=_audited(before))
@@ -304,9 +308,11 @@ class TokenService:
         if account and await self.tokens.accounts.find(account) is None:
             raise invalid(f"account: the account {account!r} does not exist.", "account")
 
-    async def _may_touch(self, id: str, caller: Principal) -> None:
-        if "root" not in caller.scopes:
-            _may_grant(caller, (await self.tokens.get(id)).scopes)
+    async def _may_touch(self, id: str, by: Actor) -> None:
+        if "root" not in by.principal.scopes:
+            row = await self.tokens.get(id)
+            _may_grant(by.principal, row.scopes)
+            await check_account(self._store, by, row.account, own=True)
 
 
 def _may_grant(caller: Principal, scopes: tuple[Scope, ...]) -> None:

@@ -1,8 +1,6 @@
 """Manage users: list, create, change, remove them, and make links to set a password.
 
-The rule of roles is that of One API: a caller changes only users whose role is below its own, and
-gives only roles below its own. Above all roles are the command line and the administrator's token,
-which therefore make the first user with the role `root`.
+Callers change only users whose role is below their own (see `asgi_aiproxy.services.roles`).
 """
 
 from __future__ import annotations
@@ -17,28 +15,25 @@ from msgspec import UNSET, Meta, UnsetType
 
 from asgi_aiproxy.accounts.passwords import Passwords
 from asgi_aiproxy.accounts.users import (
-    ROLE_NAMES,
-    ROOT_USER,
     EmailTakenError,
     NameTakenError,
     User,
     Users,
     new_invite_code,
 )
-from asgi_aiproxy.errors import APIError, ErrorKind, invalid
+from asgi_aiproxy.errors import APIError, invalid
 from asgi_aiproxy.principal import Budget, Principal
 from asgi_aiproxy.services.audit import AuditLog
-from asgi_aiproxy.services.base import CODE, MAX_PAGE_ROWS, ROOT, Actor, Ok, Page
+from asgi_aiproxy.services.base import CODE, MAX_PAGE_ROWS, Actor, Ok, Page
 from asgi_aiproxy.services.budgets import BudgetIn, to_budgets
+from asgi_aiproxy.services.roles import ROLE_NUMBERS, check_role
 from asgi_aiproxy.services.validation import conflict_error, set_fields
 from asgi_aiproxy.stores.base import Store
 
 Role = Literal["user", "operator", "root"]
 DisplayName = Annotated[str, Meta(max_length=100, pattern=r"^[^\x00-\x1f\x7f]*$")]
 
-ROLE_NUMBERS = {name: number for number, name in ROLE_NAMES.items()}
 LINK_SECONDS = 24 * 3600.0
-_ABOVE_ALL = ROOT_USER + 1
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,49}")
 _EMAIL = re.compile(  # the addresses of HTML's <input type=email>, with a dot in the domain
     r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@([A-Za-z0-9-]{1,63}\.)+[A-Za-z0-9-]{2,63}"
@@ -150,7 +145,7 @@ class UserService:
 
     async def create(self, new: UserNew, by: Actor = CODE) -> UserCreated:
         """Create a user with a role below that of the caller."""
-        _check_role(by, ROLE_NUMBERS[new.role])
+        check_role(by, ROLE_NUMBERS[new.role])
         email = checked_email(new.email) if new.email else ""
         budgets = self.credit if new.budgets is None else to_budgets(new.budgets, shared=True)
         password = await self.new_password(new.password, new.username) if new.password else ""
@@ -186,20 +181,20 @@ class UserService:
         fields = set_fields(change)
         if "role" in fields:
             fields["role"] = ROLE_NUMBERS[fields["role"]]
-            _check_role(by, fields["role"])
+            check_role(by, fields["role"])
         if "email" in fields:
             fields["email"] = checked_email(fields["email"]) if fields["email"] else ""
             fields["email_verified"] = bool(fields["email"])
 
         def changed(row: User) -> User:
-            _check_role(by, row.role)
+            check_role(by, row.role)
             return msgspec.structs.replace(row, **fields)
 
         return await self._change(id, "user.edit", changed, by)
 
     async def make_password_link(self, id: int, by: Actor = CODE) -> PasswordLink:
         """Return a link to set a password, for a user with a role below that of the caller."""
-        _check_role(by, (await self.users.get(id)).role)
+        check_role(by, (await self.users.get(id)).role)
         link = await self.users.make_link(id, "password", LINK_SECONDS)
         await self.audit.record(by, "user.link", f"user/{id}")
         return PasswordLink(link, self._clock() + LINK_SECONDS)
@@ -208,14 +203,14 @@ class UserService:
         """Remove the second factor of a user with a role below that of the caller."""
 
         def changed(row: User) -> User:
-            _check_role(by, row.role)
+            check_role(by, row.role)
             return msgspec.structs.replace(row, totp=None)
 
         return await self._change(id, "user.second_factor.reset", changed, by)
 
     async def drop(self, id: int, by: Actor = CODE) -> Ok:
         """Remove a user whose role is below that of the caller, its tokens and its account."""
-        _check_role(by, (await self.users.get(id)).role)
+        check_role(by, (await self.users.get(id)).role)
         row = await self.users.delete(id)
         await self.audit.record(by, "user.remove", f"user/{id}", before=_audited(row))
         return Ok()
@@ -270,21 +265,6 @@ def user_out(row: User) -> UserOut:
     names = UserOut.__struct_fields__
     fields: dict[str, Any] = {name: getattr(row, name) for name in names}
     return UserOut(**{**fields, "role": row.role_name})
-
-
-def rank(caller: Principal) -> int:
-    """Return the number of a caller's role, by its scopes."""
-    if caller == ROOT:
-        return _ABOVE_ALL
-    found = {"root": ROLE_NUMBERS["root"], "write": ROLE_NUMBERS["operator"]}
-    return max((found.get(scope, 0) for scope in caller.scopes), default=0)
-
-
-def _check_role(by: Actor, role: int) -> None:
-    """Raise APIError (403) unless a role is below that of the caller."""
-    if rank(by.principal) <= role:
-        message = "role: you can manage only users with a role below your own."
-        raise APIError(ErrorKind.FORBIDDEN, message, param="role", code="role")
 
 
 def _email_taken() -> APIError:

@@ -52,3 +52,40 @@ async def test_a_token_cannot_make_users_with_its_own_rights(
     made = await client.by(secret)("POST", "/users", {"username": "ann", "role": role})
     assert made.status == status
     assert (await client("GET", "/users")).json["data"] == []
+
+
+async def test_operators_manage_only_what_belongs_to_users_with_a_lower_role(
+    client: Client, store: Store
+) -> None:
+    ids = {}
+    for role in ("user", "operator", "root"):
+        made = await client("POST", "/users", {"username": f"a-{role}", "role": role})
+        ids[role] = made.json["user"]["account"]
+    secret, _ = await Tokens(store).issue(name="op", scopes=("write",), account=ids["operator"])
+    operator = client.by(secret)
+    budgets = {"budgets": ["5/month"]}
+    raised = {"usd": 1, "per": "month", "seconds": 60}
+    for role, allowed in (("user", True), ("operator", False), ("root", False)):
+        account = ids[role]
+        token = (await client("POST", "/tokens", {"name": role, "account": account})).json["token"]
+        expected = 200 if allowed else 403
+        path = f"/accounts/{account}"
+        assert (await operator("PATCH", path, budgets)).status == expected, role
+        raises = await operator("POST", f"{path}/raise", raised)
+        assert (raises.status == 403) is not allowed, raises.body
+        own = allowed or role == "operator"  # one's own tokens
+        for method, to, body in (
+            ("PATCH", f"/tokens/{token['id']}", {"name": "x"}),
+            ("POST", f"/tokens/{token['id']}/rotate", {}),
+            ("DELETE", f"/tokens/{token['id']}", b""),
+        ):
+            answer = await operator(method, to, body)
+            assert (answer.status == 403) is not own, (role, method, answer.body)
+        issued = await operator("POST", "/tokens", {"name": "n", "account": account})
+        assert (issued.status == 201) is own, (role, issued.body)
+        assert (await operator("DELETE", path)).status == expected, role
+    assert (await operator("POST", "/accounts", {"id": "user-99"})).status == 400
+    assert (await operator("POST", "/accounts", {"id": "team"})).status == 201
+    assert (await operator("PATCH", "/accounts/team", budgets)).status == 200
+    for account in (ids["operator"], ids["root"]):
+        assert (await client("PATCH", f"/accounts/{account}", budgets)).status == 200

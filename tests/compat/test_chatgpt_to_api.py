@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from asgi_aiproxy import ConfigurationError, KeyPool
+from asgi_aiproxy import ConfigurationError, KeyPool, MemoryStore
 from asgi_aiproxy.compat import ChatGPTToAPIRoutes, parse_proxies
 from asgi_aiproxy.compat.outbound_proxies import RotatingProxies
 from asgi_aiproxy.middleware import static_tokens
@@ -190,6 +190,16 @@ async def test_the_password_and_the_official_key_can_be_changed() -> None:
     assert (await patch(app, "/admin/openai", key, "another-one")).status == 200
     await asgi.request(app, "POST", CHAT, BODY)
     assert vendors.keys == ["sk-official"]
+
+
+async def test_the_admin_password_cannot_be_guessed_and_success_is_not_counted() -> None:
+    store = MemoryStore()
+    workers = [routes(Vendors(), store=store) for _ in range(2)]
+    for _ in range(20):
+        assert (await patch(workers[0], "/admin/tokens", ["k"])).status == 200
+    answers = [await patch(workers[n % 2], "/admin/tokens", ["k"], "wrong") for n in range(12)]
+    assert [answer.status for answer in answers] == [401] * 10 + [429] * 2
+    assert (await patch(workers[1], "/admin/password", {"password": "x"})).status == 429
 
 
 def test_an_admin_password_is_required() -> None:

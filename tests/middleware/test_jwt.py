@@ -344,6 +344,31 @@ async def test_a_function_may_make_the_caller_of_the_claims(provider: IdentityPr
     assert await verify(provider.token()) is None
 
 
+@pytest.mark.parametrize("by_function", [False, True])
+@pytest.mark.parametrize(
+    ("prefix", "name", "expected"),
+    [
+        ("", "ada", "ada"),
+        ("", "user-3", "jwt:user-3"),
+        ("", "user-03", "user-03"),
+        ("", "User-3", "User-3"),
+        ("sso:", "user-3", "sso:user-3"),
+        ("sso:", "ada", "sso:ada"),
+        ("user-", "3", "jwt:user-3"),
+    ],
+)
+async def test_a_caller_is_never_a_user_of_the_gateway(
+    provider: IdentityProvider, prefix: str, name: str, expected: str, by_function: bool
+) -> None:
+    claims: Any = JWTClaims(id="sub", account="org")
+    if by_function:
+        claims = lambda found: Principal(found["sub"], account=found["org"])  # noqa: E731
+    verify = jwt_tokens(issuer=provider.url, audience=AUDIENCE, claims=claims, prefix=prefix)
+    found = await verify(provider.token(sub=name, org=name))
+    assert found is not None
+    assert (found.id, found.account) == (expected, expected)
+
+
 async def test_other_tokens_are_accepted_beside_it(provider: IdentityProvider) -> None:
     verify = first_of(static_tokens({"sk-1": "static"}), verifier(provider))
     found = [await verify(token) for token in ("sk-1", provider.token(), "sk-2")]
@@ -360,6 +385,7 @@ async def test_other_tokens_are_accepted_beside_it(provider: IdentityProvider) -
         ({"audience": ""}, "audience is required"),
         ({"audience": []}, "audience is required"),
         ({"algorithms": ["none"]}, "invalid algorithms"),
+        ({"prefix": "a\n"}, "prefix must be printable text"),
         ({"claims": {"id": "sub"}}, "claims must be JWTClaims"),
     ],
 )

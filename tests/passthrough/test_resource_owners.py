@@ -78,7 +78,7 @@ class Gateway:
         return await asgi.request(self.app, method, path, data, headers=headers, **{SCOPE_KEY: who})
 
     async def refuses(self, who: Principal, method: str, path: str, body: Any = None) -> bool:
-        """Whether the caller is told that there is no such resource, and the vendor nothing."""
+        """Whether the answer is a 404, without a request to the vendor."""
         before = len(self.upstream.requests)
         answer = await self.ask(who, method, path, body)
         if answer.status == 404:
