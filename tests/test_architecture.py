@@ -299,11 +299,17 @@ def tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text("utf-8"))
 
 
+@cache
+def nodes(path: Path) -> tuple[ast.AST, ...]:
+    """All nodes of a module."""
+    return tuple(ast.walk(tree(path)))
+
+
 def only_for_types(path: Path) -> set[ast.AST]:
     """The nodes below `if TYPE_CHECKING:`."""
     return {
         inner
-        for node in ast.walk(tree(path))
+        for node in nodes(path)
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
         for statement in node.body
         for inner in ast.walk(statement)
@@ -313,7 +319,7 @@ def only_for_types(path: Path) -> set[ast.AST]:
 def imports(path: Path) -> Iterator[str]:
     """All modules that a file imports when it runs, by their full names."""
     skipped = only_for_types(path)
-    for node in ast.walk(tree(path)):
+    for node in nodes(path):
         if node in skipped:
             continue
         if isinstance(node, ast.Import):
@@ -458,7 +464,7 @@ def test_vendors_are_known_in_dialects_and_providers_only() -> None:
         if unit in VENDOR_HOMES or unit in NAMES_VENDORS:
             return set()
         found: set[str] = set()
-        for node in ast.walk(tree(path)):
+        for node in nodes(path):
             match node:
                 case ast.Constant(value=str(text)) if not set(text) & set(" \n"):
                     found.add(text)  # (Text with spaces is for people: docstrings, examples.)
@@ -479,7 +485,7 @@ def test_the_environment_is_read_for_settings_only() -> None:
                 isinstance(node, ast.Attribute)
                 and ast.unparse(node) in ("os.environ", "os.getenv", "os.environb")
             )
-            for node in ast.walk(tree(path))
+            for node in nodes(path)
         )
 
     assert set(wrong(reads)) == {"config.settings", "config.values"}
@@ -687,7 +693,7 @@ KNOWN_PARAMETERS = {"args", "kwargs", "clock", "random"}
 
 def defined_names(path: Path) -> Iterator[str]:
     """What a module defines: functions, classes, parameters, variables, attributes."""
-    for node in ast.walk(tree(path)):
+    for node in nodes(path):
         match node:
             case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
                 yield node.name
@@ -705,7 +711,7 @@ def above(found: dict[str, list[str]], allowed: dict[str, int]) -> dict[str, lis
 def test_no_class_name_is_used_twice() -> None:
     homes: dict[str, set[str]] = {}
     for path in FILES:
-        for node in ast.walk(tree(path)):
+        for node in nodes(path):
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 unit = unit_of(name_of(path))
                 home = "dialects" if unit in ("dialects", "messages") else name_of(path)
@@ -719,7 +725,7 @@ def test_private_members_are_used_in_their_own_module() -> None:
         own = {name for name in defined_names(path) if name.startswith("_")}
         return [
             ast.unparse(node)
-            for node in ast.walk(tree(path))
+            for node in nodes(path)
             if isinstance(node, ast.Attribute)
             and node.attr.startswith("_")
             and not node.attr.startswith("__")
@@ -734,7 +740,7 @@ def test_private_names_are_not_imported() -> None:
     def private(path: Path) -> set[str]:
         return {
             f"{node.module}.{alias.name}"
-            for node in ast.walk(tree(path))
+            for node in nodes(path)
             if isinstance(node, ast.ImportFrom) and str(node.module).startswith(PACKAGE)
             for alias in node.names
             if alias.name.startswith("_")

@@ -33,6 +33,7 @@ from asgi_aiproxy.stores.redis import RedisStore
 from asgi_aiproxy.testing import Answer, MockProvider, serve
 from tests.clients.conftest import MODELS, VENDORS
 from tests.clients.test_openai_responses import TOOLS, WEATHER
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -358,6 +359,7 @@ async def test_a_model_that_the_caller_may_not_use_is_refused_for_a_continuation
             await client.responses.create(
                 model=MODELS["gemini"], input="Hi", previous_response_id=first.id
             )
+        await until(lambda: len(kept.records) == 2)
     assert kept.records[-1].outcome == "refused"
 
 

@@ -98,7 +98,7 @@ async def test_a_token_that_the_admin_issued_works_is_limited_and_is_in_the_ledg
         path = "/v1/dashboard/billing/subscription"
         assert (await asgi.request(app, "GET", path, headers=headers)).status == 200
         path = f"/usage?principal={issued['token']['id']}"
-        async with asyncio.timeout(10):  # they are written in the background
+        async with asyncio.timeout(60):  # they are written in the background
             while len(records := (await admin(app, "GET", path))["data"]) < 4:
                 await asyncio.sleep(0.02)
         outcomes = sorted(record["outcome"] for record in records)
@@ -126,7 +126,7 @@ output = 10
         assert statuses == [200] + [429] * 7
         refused = next(answer for answer in answers if answer.status == 429)
         assert refused.json["error"]["code"] == "insufficient_quota"
-        async with asyncio.timeout(10):  # it is settled in the background
+        async with asyncio.timeout(60):  # it is settled in the background
             while (await chat(app, "token-of-team-1")).status != 200:
                 await asyncio.sleep(0.02)
     assert len(mock.requests) == 2
@@ -139,7 +139,7 @@ async def test_a_budget_in_units_is_spent_by_ratios(upstream: str) -> None:
         issued = await admin(app, "POST", "/tokens", {"name": "t", "budgets": [{"units": 5000}]})
         assert (await chat(app, issued["secret"])).status == 200
         path = f"/tokens/{issued['token']['id']}"
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while (found := (await admin(app, "GET", path))["limits"]["budgets"][0])["held"]:
                 await asyncio.sleep(0.02)
     assert found["spent"] == 2 * (12 + 3 * 7)  # what the mock says it used
@@ -156,7 +156,7 @@ async def test_the_number_of_stored_usage_records_is_limited_by_the_setting(upst
         issued = await admin(app, "POST", "/tokens", {"name": "t"})
         for _ in range(5):
             await chat(app, issued["secret"])
-        async with asyncio.timeout(10):  # they are written in the background
+        async with asyncio.timeout(60):  # they are written in the background
             while sum(one["requests"] for one in await sums(app)) < 5:
                 await asyncio.sleep(0.02)
         assert len((await admin(app, "GET", "/usage"))["data"]) == 3
@@ -176,7 +176,7 @@ health_check_interval = 0.05
     app = built(text)
     async with asgi.lifespan(app):
         assert (await chat(app, None)).status != 200
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while [seen.path for seen in mock.requests][-1] != "/v1/models":
                 await asyncio.sleep(0.02)
             while (await chat(app, None)).status != 200:

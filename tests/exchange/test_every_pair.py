@@ -131,12 +131,15 @@ async def ask(face: str, dialect: str, step: Step, *, stream: bool) -> Answered:
     return Answered(answer, records)
 
 
-@pytest.mark.parametrize("face", FACES)
 @pytest.mark.parametrize("case", CHOSEN, ids=str)
-async def test_an_answer_means_what_the_vendor_said(case: Case, face: str) -> None:
+async def test_an_answer_means_what_the_vendor_said(case: Case) -> None:
+    for face in FACES:
+        if case.dialect != face or case.native:  # else this server only seems to speak that API
+            await check_answer(case, face)
+
+
+async def check_answer(case: Case, face: str) -> None:
     step = Step([case.data], headers={"content-type": case.media_type})
-    if case.dialect == face and not case.native:
-        pytest.skip("this server only seems to speak the client's API")
     requested = await ask(face, case.dialect, step, stream=case.stream)
     answer = requested.answer
     (record,) = requested.records
@@ -193,13 +196,15 @@ STATUSES = {
 }
 
 
-@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
-@pytest.mark.parametrize("status", STATUSES)
 @pytest.mark.parametrize("dialect", PROVIDERS)
 @pytest.mark.parametrize("face", FACES)
-async def test_a_refused_request_is_an_error_of_the_clients_api(
-    face: str, dialect: str, status: int, stream: bool
-) -> None:
+async def test_a_refused_request_is_an_error_of_the_clients_api(face: str, dialect: str) -> None:
+    for status in STATUSES:
+        for stream in (False, True):
+            await check_refusal(face, dialect, status, stream=stream)
+
+
+async def check_refusal(face: str, dialect: str, status: int, *, stream: bool) -> None:
     word, allowed = STATUSES[status]
     body = (ERRORS[dialect] % ("It cannot be done.", word)).encode()
     headers = {"content-type": "application/json", "retry-after": "7"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
@@ -47,18 +46,6 @@ async def worker(client: Callable[[], Store]) -> AsyncIterator[Pools]:
             return await stack.enter_async_context(pool)
 
         yield worker
-
-
-async def until(true: Callable[[], Any], seconds: float = 10.0) -> None:
-    """Wait until a condition holds, with extra time for a busy machine."""
-    async with asyncio.timeout(seconds):
-        while True:
-            found = true()
-            if asyncio.iscoroutine(found):
-                found = await found
-            if found:
-                return
-            await asyncio.sleep(0.01)
 
 
 async def health(pool: KeyPool) -> dict[str, Health]:

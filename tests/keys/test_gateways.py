@@ -15,9 +15,10 @@ from asgi_aiproxy import OpenAIShim
 from asgi_aiproxy.keys import Health, Key, KeyPool
 from asgi_aiproxy.providers import OPENAI
 from asgi_aiproxy.testing import serve
-from tests.keys.conftest import Pools, is_so, until
+from tests.keys.conftest import Pools, is_so
 from tests.support import asgi_client as asgi
 from tests.support.scripted_upstream import chat_answer
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.anyio
 

@@ -12,7 +12,8 @@ import pytest
 from asgi_aiproxy import ConfigurationError, lifespan
 from asgi_aiproxy.keys import Health, Key, KeyPool, NoKeyError
 from asgi_aiproxy.stores import Store
-from tests.keys.conftest import health, is_so, until
+from tests.keys.conftest import health, is_so
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.anyio
 

@@ -12,7 +12,8 @@ import pytest
 
 from asgi_aiproxy.keys import Health, Key, KeyPool, Lease, NoKeyError
 from asgi_aiproxy.stores import Hold, MemoryStore, Store
-from tests.keys.conftest import Pools, health, is_so, until
+from tests.keys.conftest import Pools, health, is_so
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -84,7 +85,7 @@ async def test_a_refused_key_is_tried_by_one_process_at_a_time_and_recovers_in_a
 
 async def when_rested(pool: KeyPool, id: str = "") -> Lease:
     """Wait until a key is usable, and return it."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             try:
                 return await pool.acquire(key_id=id)

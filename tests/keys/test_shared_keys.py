@@ -15,7 +15,8 @@ from asgi_aiproxy import ConfigurationError
 from asgi_aiproxy.keys import Health, Key, KeyPool, NoEncryption, NoKeyError, Sealer, SealError
 from asgi_aiproxy.keys.key_store import KeyStore
 from asgi_aiproxy.stores import MemoryStore, Store
-from tests.keys.conftest import Pools, health, ids, until
+from tests.keys.conftest import Pools, health, ids
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.anyio
 

@@ -15,7 +15,8 @@ from asgi_aiproxy import ConfigurationError
 from asgi_aiproxy.keys import Key, KeyPool, Lease, NoKeyError, shared_pool
 from asgi_aiproxy.keys.encryption import NoEncryption
 from asgi_aiproxy.stores import Admitted, ConcurrencySlot, Denied, MemoryStore, Store
-from tests.keys.conftest import Pools, until
+from tests.keys.conftest import Pools
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -148,7 +149,7 @@ async def test_a_waiting_call_gets_what_another_process_releases(worker: Pools) 
     await asyncio.sleep(0.05)
     assert not waiting.done()
     held.release()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         release([await waiting])
 
 
@@ -178,7 +179,7 @@ async def test_a_wait_ends_after_its_limit(worker: Pools) -> None:
     pool = await worker(Key("sk", id="a", concurrency=1), max_wait_seconds=0.1)
     async with pool.lease():
         with pytest.raises(NoKeyError):
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 await pool.acquire()
         with pytest.raises(NoKeyError) as caught:
             await pool.acquire(key_id="nobody")
@@ -339,7 +340,7 @@ async def test_a_call_cancelled_during_the_store_call_holds_nothing(
         async with KeyPool(key, name="v", store=store) as pool:
             monkeypatch.setattr(store, "admit", slow)
             call = asyncio.create_task(pool.acquire())
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 await requested.wait()
             call.cancel()
             await asyncio.wait((call,))

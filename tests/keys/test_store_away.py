@@ -20,8 +20,9 @@ from asgi_aiproxy import ConfigurationError
 from asgi_aiproxy.keys import Health, Key, KeyPool, NoEncryption, NoKeyError, shared_pool
 from asgi_aiproxy.stores import ConcurrencySlot, MemoryStore, StoreUnavailableError
 from asgi_aiproxy.stores.redis import RedisStore
-from tests.keys.conftest import ids, is_so, until
+from tests.keys.conftest import ids, is_so
 from tests.support.redis_server import Server, die_with_parent, server as started
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -171,8 +172,8 @@ async def test_a_process_that_starts_while_the_store_is_unavailable_has_the_keys
     with pytest.raises(StoreUnavailableError):
         await pool.add(Key("sk", id="x"))
     resume(server)
-    await until(lambda: _can(empty, key_id="table"), 30)
-    await until(lambda: _can(pool, key_id="table"), 30)
+    await until(lambda: _can(empty, key_id="table"))
+    await until(lambda: _can(pool, key_id="table"))
     assert await ids(pool) == ["free", "table"]
 
 
@@ -242,7 +243,7 @@ async def test_the_capacity_of_killed_processes_expires(
                 return False
         return True
 
-    await until(all_free, 20)
+    await until(all_free)
 
 
 def test_a_pool_in_a_store_requires_a_name() -> None:

@@ -6,7 +6,7 @@ import asyncio
 import json
 import threading
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
@@ -39,6 +39,7 @@ from asgi_aiproxy.stores.base import StoreUnavailableError
 from asgi_aiproxy.testing import serve
 from tests.support import asgi_client as asgi
 from tests.support.scripted_upstream import Upstream, answers, refuses
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.anyio
 SEALING = Sealer.generate()
@@ -113,12 +114,6 @@ def source() -> Source:
 async def workers(redis_url: str, source: Source) -> AsyncIterator[Workers]:
     async with Workers(redis_url, source, 3) as made:
         yield made
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
-        while not condition():
-            await asyncio.sleep(0.001)
 
 
 async def test_all_callers_in_all_workers_wait_for_one_fetch(

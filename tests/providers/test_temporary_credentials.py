@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from asgi_aiproxy.services.key_test import check_key
 from asgi_aiproxy.testing import serve
 from tests.support import asgi_client as asgi
 from tests.support.scripted_upstream import Upstream, answers
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -62,12 +62,6 @@ def source() -> Source:
 @pytest.fixture
 def cache(source: Source) -> CredentialCache:
     return CredentialCache(source, clock=lambda: source.now)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
-        while not condition():
-            await asyncio.sleep(0.001)
 
 
 async def test_a_key_that_is_a_secret_is_sent_as_it_is(

@@ -17,6 +17,7 @@ from tests.support.scripted_upstream import chat_answer, chat_stream
 from tests.support.served_gateway import HEAD, Gateway, chunked, gateway
 from tests.support.servers import SERVERS, UVLOOP, Server
 from tests.support.socket_server import PATIENCE, Line, deaf_port
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -376,10 +377,3 @@ async def test_while_a_failed_provider_is_about_to_be_tried_again(
         moment = caller.leave()
         await check(place, moment, record_property)
         assert len(place.wire.lines) == 1
-
-
-async def until(true: Callable[[], bool]) -> None:
-    """Poll until a state is reached that sends no notification."""
-    async with asyncio.timeout(PATIENCE):
-        while not true():
-            await asyncio.sleep(0.001)

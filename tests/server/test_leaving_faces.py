@@ -24,10 +24,11 @@ from asgi_aiproxy.providers import ANTHROPIC, GEMINI, OPENAI, OPENAI_RESPONSES
 from asgi_aiproxy.providers.base import Provider as ProviderAPI
 from tests.dialects.unusual import anthropic, gemini, openai_chat, openai_responses
 from tests.dialects.unusual.case import sse, typed
-from tests.server.test_leaving import Note, Provider, check, until
+from tests.server.test_leaving import Note, Provider, check
 from tests.support.served_gateway import HEAD, chunked, gateway
 from tests.support.servers import SERVERS, UVLOOP, Server
 from tests.support.socket_server import Line
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.anyio
 

@@ -7,13 +7,13 @@ import errno
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from asgi_aiproxy import _retry_queue
 from asgi_aiproxy.usage.record import Recorder, UsageRecord, UsageSink, tee
 from asgi_aiproxy.usage.sinks import JSONLinesSink
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -24,12 +24,6 @@ def record(number: int) -> UsageRecord:
 
 async def hangs(record: UsageRecord) -> None:
     await asyncio.Event().wait()
-
-
-async def until(true: Any) -> None:
-    async with asyncio.timeout(20):
-        while not true():
-            await asyncio.sleep(0.01)
 
 
 class Stubborn:
