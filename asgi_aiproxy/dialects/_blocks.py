@@ -20,7 +20,8 @@ failure into an error, while the call can still be retried elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from typing import TypeVar
 
 import msgspec
 
@@ -38,6 +39,18 @@ from asgi_aiproxy.messages import (
 )
 
 MIN_RUN = 4  # pieces; fewer are decoded one by one
+T = TypeVar("T")
+
+
+def decode_run(decode: Callable[[bytes], list[T]], pieces: list[bytes]) -> list[T]:
+    """The decoded JSON texts of a run, all of one type; empty if one of them is of another.
+
+    `decode` decodes a JSON array, which takes half the time of decoding its members one by one.
+    """
+    try:
+        return decode(b"[%b]" % b",".join(pieces))
+    except (ValueError, RecursionError):
+        return []
 
 
 class CallIds:

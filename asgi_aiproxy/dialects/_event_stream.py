@@ -21,7 +21,8 @@ Both checksums are verified before anything of a message is used: the first befo
 believed, so that a broken length cannot make the framer wait for bytes that never come. What is
 complete before a broken message is returned first; the error is raised by the next call.
 
-The headers of one kind of event are always the same bytes, so what they mean is remembered.
+The headers of one kind of event are always the same bytes, and sizes recur, so what these bytes
+mean is remembered.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ _PRELUDE = Struct("!III")
 _CHECKSUM = Struct("!I")
 _PRELUDE_BYTES, _CHECKSUM_BYTES = 12, 4
 _MAX_HEADERS_BYTES = 128 * 1024
-_MAX_KNOWN_HEADERS = 64
+_MAX_KNOWN_HEADERS, _MAX_KNOWN_PRELUDES = 64, 256
 # Sizes of header values by their type; strings and byte arrays begin with their length.
 _VALUE_SIZES = {0: 0, 1: 0, 2: 1, 3: 2, 4: 4, 5: 8, 8: 8, 9: 16}
 _BYTES, _STRING = 6, 7
@@ -53,7 +54,9 @@ class EventStreamFramer:
         self._buffer = bytearray()  # the beginning of a message
         self._needed = _PRELUDE_BYTES  # bytes in the buffer before there is something to do
         self._error: APIError | None = None
-        self._known: dict[bytes, tuple[bytes, bytes]] = {}  # headers -> what surrounds the payload
+        # What was verified and read before: sizes, and what surrounds the payload, by their bytes.
+        self._preludes: dict[bytes, tuple[int, int]] = {}
+        self._headers: dict[bytes, tuple[bytes, bytes]] = {}
 
     def feed(self, data: bytes) -> list[bytes]:
         """The JSON texts of the messages that `data` completes. Raises APIError."""
@@ -87,23 +90,20 @@ class EventStreamFramer:
     def _messages(self, data: bytes, found: list[bytes]) -> int:
         """Add the JSON texts of whole messages to `found`; return where the rest begins."""
         at, size = 0, len(data)
+        known_preludes, known_headers = self._preludes, self._headers
         while size - at >= _PRELUDE_BYTES:
-            total, headers, checksum = _PRELUDE.unpack_from(data, at)
-            if crc32(data[at : at + 8]) != checksum:
-                raise _broken("the checksum of an event's length is wrong")
-            if headers > _MAX_HEADERS_BYTES or total > self._limit:
-                raise _broken(f"an event is larger than {self._limit} bytes")
-            if total < _PRELUDE_BYTES + headers + _CHECKSUM_BYTES:
-                raise _broken("the length of an event is too small")
+            headers_at = at + _PRELUDE_BYTES
+            prelude = data[at:headers_at]
+            total, headers_size = known_preludes.get(prelude) or self._read_prelude(prelude)
             if at + total > size:
                 self._needed = total
                 return at
             end = at + total - _CHECKSUM_BYTES
-            (checksum,) = _CHECKSUM.unpack_from(data, end)
-            if crc32(data[at:end]) != checksum:
+            if _CHECKSUM.unpack_from(data, end)[0] != crc32(data[at:end]):
                 raise _broken("the checksum of an event is wrong")
-            payload_at = at + _PRELUDE_BYTES + headers
-            before, after = self._around(data[at + _PRELUDE_BYTES : payload_at])
+            payload_at = headers_at + headers_size
+            headers = data[headers_at:payload_at]
+            before, after = known_headers.get(headers) or self._around(headers)
             if after:
                 found.append(before + (data[payload_at:end] or b"{}") + after)
             elif before:
@@ -112,13 +112,24 @@ class EventStreamFramer:
         self._needed = _PRELUDE_BYTES
         return at
 
+    def _read_prelude(self, prelude: bytes) -> tuple[int, int]:
+        """The size of a message and of its headers. Raises APIError if they are invalid."""
+        total, headers_size, checksum = _PRELUDE.unpack(prelude)
+        if crc32(prelude[:-_CHECKSUM_BYTES]) != checksum:
+            raise _broken("the checksum of an event's length is wrong")
+        if headers_size > _MAX_HEADERS_BYTES or total > self._limit:
+            raise _broken(f"an event is larger than {self._limit} bytes")
+        if total < _PRELUDE_BYTES + headers_size + _CHECKSUM_BYTES:
+            raise _broken("the length of an event is too small")
+        if len(self._preludes) < _MAX_KNOWN_PRELUDES:
+            self._preludes[prelude] = total, headers_size
+        return total, headers_size
+
     def _around(self, headers: bytes) -> tuple[bytes, bytes]:
         """What stands before and after the payload of a message with these headers."""
-        around = self._known.get(headers)
-        if around is None:
-            around = _around(_read_headers(headers))
-            if len(self._known) < _MAX_KNOWN_HEADERS:
-                self._known[headers] = around
+        around = _around(_read_headers(headers))
+        if len(self._headers) < _MAX_KNOWN_HEADERS:
+            self._headers[headers] = around
         return around
 
 

@@ -13,7 +13,7 @@ import msgspec
 
 from asgi_aiproxy import _json
 from asgi_aiproxy.dialects import _json_schema, _parsing
-from asgi_aiproxy.dialects._blocks import MIN_RUN, Blocks
+from asgi_aiproxy.dialects._blocks import MIN_RUN, Blocks, decode_run
 from asgi_aiproxy.dialects._unsupported import unsupported_fields
 from asgi_aiproxy.dialects.base import NewId, OutboundDialect, ProviderRequest
 from asgi_aiproxy.errors import APIError, ErrorKind, error_kind_for_status, invalid
@@ -201,13 +201,9 @@ class Decoder:
             used -= 1
         if number is None or used < MIN_RUN or self._done_reason is not None:
             return None
-        try:
-            lines = _decode_plains(b"[%b]" % b",".join(pieces[:used]))
-        except (ValueError, RecursionError):
-            return None
         texts = [
             line.message.content
-            for line in lines
+            for line in decode_run(_decode_plains, pieces[:used])
             if line.message.content and not line.message.thinking and not line.done
         ]
         return (number, texts, used) if len(texts) == used else None

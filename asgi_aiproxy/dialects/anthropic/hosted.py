@@ -18,8 +18,11 @@ import base64
 import binascii
 from typing import Any, ClassVar
 
+import msgspec
+
 from asgi_aiproxy import _json
 from asgi_aiproxy.dialects import _parsing
+from asgi_aiproxy.dialects._blocks import decode_run
 from asgi_aiproxy.dialects._event_stream import MEDIA_TYPE, EventStreamFramer
 from asgi_aiproxy.dialects.anthropic import Anthropic
 from asgi_aiproxy.errors import APIError, ErrorKind, error_kind_for_status
@@ -33,6 +36,24 @@ _TYPES = {
     "modelTimeoutException": "timeout_error",
     "validationException": "invalid_request_error",
 }
+
+
+class _Chunk(msgspec.Struct, gc=False):
+    data: bytes = msgspec.field(name="bytes")  # decoded from base64
+
+
+class _ChunkEvent(msgspec.Struct, gc=False):
+    """A binary event with one of Anthropic's; others are read untyped."""
+
+    chunk: _Chunk
+
+
+class _AnthropicEvent(msgspec.Struct, gc=False):
+    type: str = ""
+
+
+_decode_chunks = msgspec.json.Decoder(list[_ChunkEvent]).decode
+_anthropic_event = msgspec.json.Decoder(_AnthropicEvent)
 
 
 class HostedAnthropic(Anthropic):
@@ -90,8 +111,11 @@ class ChunkFramer:
 
     def feed(self, data: bytes) -> list[bytes]:
         """The events that `data` completes. Raises APIError for a damaged stream."""
-        found = map(_unwrapped, self._framer.feed(data))
-        return [event for event in found if event is not None]
+        pieces = self._framer.feed(data)
+        chunks = decode_run(_decode_chunks, pieces)
+        if chunks:
+            return [event.chunk.data for event in chunks]
+        return [event for event in map(_unwrapped, pieces) if event is not None]
 
     def close(self) -> bytes | None:
         """Nothing is left at the end. Raises APIError for an event cut short."""
@@ -130,8 +154,11 @@ def _unwrapped(piece: bytes) -> bytes | None:
 
 
 def _frame(event: bytes) -> bytes:
-    kind = _json.loads(event).get("type")
-    return encode_frame(event, kind.encode() if isinstance(kind, str) else b"")
+    try:
+        kind = _json.typed(_anthropic_event, event).type
+    except msgspec.ValidationError:
+        kind = ""
+    return encode_frame(event, kind.encode())
 
 
 def _error_object(body: bytes) -> dict[str, Any] | None:

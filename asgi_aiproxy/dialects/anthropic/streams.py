@@ -10,7 +10,7 @@ from typing import Any
 
 from asgi_aiproxy import _json
 from asgi_aiproxy.dialects import _parsing
-from asgi_aiproxy.dialects._blocks import CallIds
+from asgi_aiproxy.dialects._blocks import CallIds, decode_run
 from asgi_aiproxy.dialects.anthropic import (
     errors,
     responses,
@@ -83,9 +83,8 @@ class Decoder:
 
     def run(self, pieces: list[bytes]) -> tuple[int, list[str], int] | None:
         """The block and the texts of pieces that are text or thinking deltas of one block."""
-        try:
-            events = _decode_deltas(b"[%b]" % b",".join(pieces))
-        except (ValueError, RecursionError):
+        events = decode_run(_decode_deltas, pieces)
+        if not events:
             return None
         index, kind = events[0].index, type(events[0].delta)
         texts = [event.delta.text for event in events if event.index == index]

@@ -16,7 +16,7 @@ import msgspec
 
 from asgi_aiproxy import _json
 from asgi_aiproxy.dialects import _parsing
-from asgi_aiproxy.dialects._blocks import Blocks
+from asgi_aiproxy.dialects._blocks import Blocks, decode_run
 from asgi_aiproxy.dialects.bedrock import errors
 from asgi_aiproxy.messages import (
     Citation,
@@ -57,6 +57,7 @@ class _TextEvent(msgspec.Struct, frozen=True, gc=False):
 
 
 _decode_text_event = msgspec.json.Decoder(_TextEvent).decode
+_decode_text_events = msgspec.json.Decoder(list[_TextEvent]).decode
 _TEXT = Text()
 
 
@@ -88,8 +89,13 @@ class Decoder:
         return list(self._event(name, payload))
 
     def run(self, pieces: list[bytes]) -> tuple[int, list[str], int] | None:
-        """Not supported: the meaning of an event depends on those before it."""
-        return None
+        """The block and the texts of events with nothing but text."""
+        number = self._blocks.open_text
+        if number is None:
+            return None
+        events = decode_run(_decode_text_events, pieces)
+        texts = [event.contentBlockDelta.delta.text for event in events]
+        return (number, texts, len(pieces)) if texts and all(texts) else None
 
     def whole(self, answer: dict[str, Any]) -> Iterator[Event]:
         """The events of a whole response, before `close`."""

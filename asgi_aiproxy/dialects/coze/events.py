@@ -6,10 +6,14 @@ returns an object whose only member is named after the event and holds the data.
 
 from __future__ import annotations
 
+import re
+
 from asgi_aiproxy import _json
 from asgi_aiproxy.framing import Frame, SSEFramer
 
 _MAX_KNOWN_EVENTS = 64
+# Events with a name and one line of data that is an object.
+_split_usual = re.compile(rb"^event: ?(.*+)\ndata: ?(\{.*+)\n\n", re.MULTILINE).split
 _ONLY_JSON = b'{["tfn-0123456789'  # what a JSON value begins with
 
 
@@ -22,7 +26,13 @@ class EventFramer:
 
     def feed(self, data: bytes) -> list[bytes]:
         """The JSON texts of the events that `data` completes."""
-        return [self._joined(frame) for frame in self._framer.frames(data)]
+        data = self._framer.has_complete_events(data)
+        parts = _split_usual(data)
+        if data.find(b"\r") < 0 and not any(parts[::3]):  # there is nothing between these events
+            known = {event: self._begin(event) for event in set(parts[1::3])}
+            pairs = zip(parts[1::3], parts[2::3], strict=True)
+            return [known[event] + text + b"}" for event, text in pairs]
+        return [self._joined(frame) for frame in self._framer.split(data)]
 
     def close(self) -> bytes | None:
         """The last event, if it lacks its end."""
@@ -31,14 +41,18 @@ class EventFramer:
 
     def _joined(self, frame: Frame) -> bytes:
         """The JSON text of an event. Data that is not JSON, such as `[DONE]`, becomes a string."""
-        begin = self._known.get(frame.event)
-        if begin is None:
-            begin = b"{" + _json.dumps(frame.event.decode("utf-8", "replace")) + b":"
-            if len(self._known) < _MAX_KNOWN_EVENTS:
-                self._known[frame.event] = begin
         data = frame.data
         if not data.startswith(b"{"):
             data = data.strip()
             if data == b"[DONE]" or data[:1] not in _ONLY_JSON or not data:
                 data = _json.dumps(data.decode("utf-8", "replace"))
-        return begin + data + b"}"
+        return self._begin(frame.event) + data + b"}"
+
+    def _begin(self, event: bytes) -> bytes:
+        """The beginning of the JSON text of an event with this name."""
+        begin = self._known.get(event)
+        if begin is None:
+            begin = b"{" + _json.dumps(event.decode("utf-8", "replace")) + b":"
+            if len(self._known) < _MAX_KNOWN_EVENTS:
+                self._known[event] = begin
+        return begin

@@ -16,7 +16,7 @@ import msgspec
 
 from asgi_aiproxy import _json
 from asgi_aiproxy.dialects import _parsing
-from asgi_aiproxy.dialects._blocks import Blocks
+from asgi_aiproxy.dialects._blocks import Blocks, decode_run
 from asgi_aiproxy.dialects.coze import errors
 from asgi_aiproxy.dialects.coze.request_encoder import NAME
 from asgi_aiproxy.messages import (
@@ -47,6 +47,7 @@ class _DeltaEvent(msgspec.Struct, frozen=True, gc=False):
 
 
 _decode_delta = msgspec.json.Decoder(_DeltaEvent).decode
+_decode_deltas = msgspec.json.Decoder(list[_DeltaEvent]).decode
 _TEXT = Text()
 
 
@@ -79,8 +80,16 @@ class Decoder:
         return list(self._event(name, payload))
 
     def run(self, pieces: list[bytes]) -> tuple[int, list[str], int] | None:
-        """Not supported: the meaning of an event depends on those before it."""
-        return None
+        """The block and the texts of pieces of the answer."""
+        number = self._blocks.open_text
+        if number is None:
+            return None
+        messages = [event.message for event in decode_run(_decode_deltas, pieces)]
+        texts = [message.content for message in messages]
+        if not texts or not all(texts):
+            return None
+        self._streamed.update([message.id for message in messages])
+        return number, texts, len(pieces)
 
     def whole(self, chat: dict[str, Any]) -> Iterator[Event]:
         """The events of a chat, before `close`."""

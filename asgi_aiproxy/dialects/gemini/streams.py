@@ -12,7 +12,7 @@ import msgspec
 
 from asgi_aiproxy import _json
 from asgi_aiproxy.dialects import _parsing
-from asgi_aiproxy.dialects._blocks import MIN_RUN, Blocks
+from asgi_aiproxy.dialects._blocks import MIN_RUN, Blocks, decode_run
 from asgi_aiproxy.dialects.base import NewId
 from asgi_aiproxy.dialects.gemini import (
     errors,
@@ -133,10 +133,7 @@ class Decoder:
             used -= 1
         if number is None or used < MIN_RUN:
             return None
-        try:
-            chunks = _decode_plains(b"[%b]" % b",".join(pieces[:used]))
-        except (ValueError, RecursionError):
-            return None
+        chunks = decode_run(_decode_plains, pieces[:used])
         texts = [
             part.text
             for chunk in chunks

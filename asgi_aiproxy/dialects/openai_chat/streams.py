@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from asgi_aiproxy.dialects import _parsing
-from asgi_aiproxy.dialects._blocks import MIN_RUN, Blocks
+from asgi_aiproxy.dialects._blocks import MIN_RUN, Blocks, decode_run
 from asgi_aiproxy.dialects.openai_chat import (
     errors,
     normalize,
@@ -173,13 +173,9 @@ class Decoder:
 
 def _texts(pieces: list[bytes]) -> list[str]:
     """The texts of chunks that hold nothing but text; fewer if others are among them."""
-    try:
-        chunks = _decode_plains(b"[%b]" % b",".join(pieces))
-    except (ValueError, RecursionError):
-        return []
     return [
         delta.content
-        for chunk in chunks
+        for chunk in decode_run(_decode_plains, pieces)
         if (delta := chunk.choices[0].delta).content
         and not delta.reasoning_content
         and not delta.reasoning
@@ -202,8 +198,5 @@ def _texts_of_equal_chunks(pieces: list[bytes]) -> list[str]:
     quoted = [piece[begin:end] for piece in pieces]
     if before + (after + before).join(quoted) + after != b"".join(pieces):
         return []
-    try:
-        texts = _decode_texts(b"[%b]" % b",".join(quoted))
-    except ValueError:
-        return []
+    texts = decode_run(_decode_texts, quoted)
     return texts if all(texts) else []
