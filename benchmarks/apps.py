@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, MutableMapping
-from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -13,6 +12,7 @@ from pyreqwest.client import Client, ClientBuilder
 
 from asgi_aiproxy.upstream import ReqwestTransport, Transport, UpstreamRequest, default_transport
 from benchmarks import wire
+from benchmarks.vendors import vendors
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -66,22 +66,15 @@ def gateway(provider: Any, transport: Transport | None) -> App:
 
 
 def pairs() -> App:
-    """Every client API, in front of the API that `BENCH_PROVIDER` names."""
-    from asgi_aiproxy import AIShim, providers
+    """Every client API, in front of the vendor's API that `BENCH_VENDOR` names."""
+    from asgi_aiproxy import AIShim
     from asgi_aiproxy.middleware.auth import Authenticate, static_tokens
 
     async def record(usage: Any) -> None:
         pass
 
-    name = os.environ["BENCH_PROVIDER"]
-    found = getattr(providers, name)
-    own = {"OPENAI": "chat", "OPENAI_RESPONSES": "responses"}.get(name)
-    if own is not None:  # the rest is translated
-        found = replace(found, native_operations=frozenset({own}))
-    elif name == "OLLAMA":
-        found = replace(found, native_operations=frozenset())
-    base = upstream() + ("/v1" if own else "/v1beta" if name == "GEMINI" else "")
-    shim = AIShim(found.using(["sk-one", "sk-two"], base_url=base), record=record)
+    vendor = vendors()[os.environ["BENCH_VENDOR"]]
+    shim = AIShim(vendor.provider(upstream()), record=record)
     return Authenticate(shim, verify=static_tokens({wire.TOKEN: "bench"}))
 
 

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import re
 import sys
 import time
@@ -17,13 +18,14 @@ from typing import cast
 
 import uvloop
 
-from benchmarks import traffic, wire
+from benchmarks import traffic
 from benchmarks.servers import HOST
 
 HEAD = (
-    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
+    b"HTTP/1.1 200 OK\r\ncontent-type: %s\r\n"
     b"x-request-id: req_0123456789abcdef\r\ntransfer-encoding: chunked\r\n\r\n"
 )
+MODEL = re.compile(rb"[/\"](burst|chunks|paced|alone)-(\d+)(?:-(\d+))?")
 END = b"0\r\n\r\n"
 GOLDEN = 0.6180339887498949
 
@@ -33,29 +35,33 @@ def chunk(data: bytes) -> bytes:
 
 
 class Format:
-    """One dialect's answers."""
+    """One API's answers; `line` is one of the file `formats`, see vendors.py."""
 
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(self, folder: Path, line: str) -> None:
+        name, path, media_type = line.split(" ", 2)
+        self.path = path.encode()
+        self.http = HEAD % media_type.encode()
         body = (folder / f"{name}.whole").read_bytes()
         self.whole = (
             b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
             b"x-request-id: req_0123456789abcdef\r\ncontent-length: %d\r\n\r\n%s"
         ) % (len(body), body)
         self.head = (folder / f"{name}.head").read_bytes()
-        self.deltas = wire.events((folder / f"{name}.deltas").read_bytes())
+        deltas = io.BytesIO((folder / f"{name}.deltas").read_bytes())
+        self.deltas = [deltas.read(int(n)) for n in (folder / f"{name}.sizes").read_text().split()]
         self.tail = (folder / f"{name}.tail").read_bytes()
-        self.begin = HEAD + chunk(self.head) + chunk(self.deltas[0])
+        self.begin = self.http + chunk(self.head) + chunk(self.deltas[0])
         self.chunks = [chunk(delta) for delta in self.deltas]
         self.end = chunk(self.tail) + END
 
     @cache  # noqa: B019 (lives as long as the process)
     def burst(self, count: int) -> bytes:
         middle = b"".join(islice(cycle(self.deltas), count))
-        return HEAD + chunk(self.head + middle + self.tail) + END
+        return self.http + chunk(self.head + middle + self.tail) + END
 
     @cache  # noqa: B019
     def cut(self, count: int) -> bytes:
-        return HEAD + chunk(self.head) + b"".join(islice(cycle(self.chunks), count)) + self.end
+        return self.http + chunk(self.head) + b"".join(islice(cycle(self.chunks), count)) + self.end
 
 
 class Mock(asyncio.Protocol):
@@ -64,7 +70,7 @@ class Mock(asyncio.Protocol):
     transport: asyncio.Transport
     begun = 0
 
-    def __init__(self, board: traffic.Board, formats: dict[str, Format], paced: set[Mock]) -> None:
+    def __init__(self, board: traffic.Board, formats: list[Format], paced: set[Mock]) -> None:
         self.board, self.formats, self.paced = board, formats, paced
         self.read = b""
         self.timer: asyncio.TimerHandle | None = None
@@ -89,14 +95,11 @@ class Mock(asyncio.Protocol):
 
     def answer(self, head: bytes, body: bytes) -> None:
         self.board[traffic.REQUESTS] += 1
-        usage = b'"include_usage":true' in body
-        paths = {b"/messages ": "anthropic", b"/responses ": "responses", b"/api/chat ": "ollama"}
-        names = [name for path, name in paths.items() if path in head]
-        format = self.formats[names[0] if names else "usage" if usage else "openai"]
-        model = re.search(rb'"model": ?"(\w+)(?:-(\d+))?(?:-(\d+))?"', body)
-        if b"enerateContent" in head:
-            format = self.formats["gemini"]
-            model = re.search(rb"/models/(\w+)(?:-(\d+))?(?:-(\d+))?:", head)
+        line = head.partition(b"\r\n")[0]
+        with_usage = b'"include_usage":true' in body
+        formats = self.formats if with_usage else self.formats[1:]
+        format = next((each for each in formats if each.path in line), formats[0])
+        model = MODEL.search(line) or MODEL.search(body)
         match model.groups() if model else ():
             case (b"burst", count, _):
                 self.transport.write(format.burst(int(count)))
@@ -137,7 +140,7 @@ class Mock(asyncio.Protocol):
 
 
 async def upstream(board: traffic.Board, folder: Path) -> None:
-    formats = {name: Format(folder, name) for name in wire.FORMATS}
+    formats = [Format(folder, line) for line in (folder / "formats").read_text().splitlines()]
     paced: set[Mock] = set()
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: Mock(board, formats, paced), HOST, 0, backlog=4096)

@@ -17,6 +17,7 @@ from benchmarks.machine import ROOT
 from benchmarks.report import Result
 from benchmarks.rounds import Bench, Case
 from benchmarks.servers import Command, Server, granian, hypercorn, plain_uvicorn, uvicorn
+from benchmarks.vendors import vendors
 
 CONNECTIONS = 32
 EVENTS = 200
@@ -179,15 +180,6 @@ def stream_translated(bench: Bench) -> list[Result]:
     ]
 
 
-PAIRED = {  # by the name of the provider
-    "OPENAI": "chat",
-    "OPENAI_RESPONSES": "Responses",
-    "ANTHROPIC": "Messages",
-    "GEMINI": "Gemini",
-    "OLLAMA": "Ollama",
-}
-
-
 def pairs(bench: Bench) -> list[Result]:
     """Every client API in front of every API of a vendor: CPU per event, paced and in bursts.
 
@@ -195,11 +187,9 @@ def pairs(bench: Bench) -> list[Result]:
     front of chat.
     """
     results = []
+    apis = vendors()
     with bench.servers() as servers:
-        started = {
-            api: servers.start(uvicorn, "pairs", env={"BENCH_PROVIDER": name})
-            for name, api in PAIRED.items()
-        }
+        started = {api: servers.start(uvicorn, "pairs", env={"BENCH_VENDOR": api}) for api in apis}
 
         def cases(ask: str) -> dict[tuple[str, str], Case]:
             made = {}
@@ -219,7 +209,7 @@ def pairs(bench: Bench) -> list[Result]:
         few = bench.options.few
         bench.paced(list(paced.values()), streams=PACED // 2, rate=RATE, rounds=few)
     for kind, measured in (("burst", burst), ("paced", paced)):
-        native = [pair for pair in measured if pair[0] == pair[1]]
+        native = [(face, api) for face, api in measured if face == apis[api].native]
         best = min((p for p in measured if p not in native), key=lambda p: min(measured[p].cpu))
         for pair, case in measured.items():
             base = measured["chat", "chat"] if pair in native else measured[best]

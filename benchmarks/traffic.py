@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks import wire
+from benchmarks import vendors, wire
 from benchmarks.servers import HOST, START, Process
 
 SOURCES = Path(__file__).parent
@@ -79,7 +79,7 @@ class Upstream:
     def __init__(self, tools: Tools, core: int) -> None:
         payloads = tools.folder / "payloads"
         payloads.mkdir()
-        wire.write(payloads)
+        vendors.write(payloads)
         self.board = Board(tools.folder / "upstream.board")
         command = tools.command("upstream", self.board.path, payloads)
         self.process = Process(command, core=core, env={})

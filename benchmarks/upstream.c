@@ -1,9 +1,10 @@
-/* A mock of the APIs of OpenAI, Anthropic, Google and Ollama: upstream BOARD FOLDER.
+/* A mock of vendors' APIs: upstream BOARD FOLDER.
  *
- * The path says which API it is. The model of a request says what the answer is: `whole`, `burst-N` (a stream of N events, written
- * at once as one HTTP chunk), `chunks-N` (written at once, an HTTP chunk an event), `paced-N-R`
- * (R events a second, each a packet of its own; the first comes with the head), `alone-N-R` (the
- * same, but no two streams wait for the same tick). FOLDER holds the bytes, see wire.py.
+ * The path says which API it is. The model of a request says what the answer is: `whole`, `burst-N`
+ * (a stream of N events, written at once as one HTTP chunk), `chunks-N` (written at once, an HTTP
+ * chunk an event), `paced-N-R` (R events a second, each a packet of its own; the first comes with
+ * the head), `alone-N-R` (the same, but no two streams wait for the same tick). FOLDER holds the
+ * list of the APIs and the bytes, see vendors.py.
  */
 
 #include "shared.h"
@@ -12,8 +13,7 @@
 /* Paced streams are spread evenly, to the millisecond: as event loops with timers would do it. It
  * decides how many events a gateway finds when it wakes, and with it what an event costs. */
 #define TICK 1000000u
-enum { OPENAI, USAGE, ANTHROPIC, RESPONSES, GEMINI, OLLAMA, FORMATS };
-static const char *names[FORMATS] = {"openai", "usage", "anthropic", "responses", "gemini", "ollama"};
+enum { USAGE, FORMATS = 32 }; /* the first format is OpenAI's with usage */
 
 struct piece {
     char *data;
@@ -21,6 +21,7 @@ struct piece {
 };
 
 struct format {
+    char path[64], http[256];          /* a part of the path of requests; the head of streams */
     struct piece whole;                /* a complete HTTP response */
     struct piece raw_head, raw_tail;   /* events */
     struct piece head, tail;           /* HTTP head and chunks; chunks and the end */
@@ -47,6 +48,7 @@ struct client {
 
 static board_t *board;
 static struct format formats[FORMATS];
+static int format_count;
 static struct answer *answers;
 static struct client **heap;
 static int heaped, room;
@@ -68,42 +70,47 @@ static void append_chunk(struct piece *to, struct piece chunk)
     append(to, "\r\n", 2);
 }
 
-static const char HEAD[] = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
-                           "x-request-id: req_0123456789abcdef\r\n"
-                           "transfer-encoding: chunked\r\n\r\n";
-
-static struct piece load(const char *folder, const char *name, const char *part)
+static struct piece load(const char *folder, int number, const char *part)
 {
     char path[4096];
     struct piece piece;
-    snprintf(path, sizeof path, "%s/%s.%s", folder, name, part);
+    snprintf(path, sizeof path, "%s/%d.%s", folder, number, part);
     piece.data = slurp(path, &piece.size);
     return piece;
 }
 
 static void prepare(const char *folder)
 {
-    for (int i = 0; i < FORMATS; i++) {
+    char path[4096], media_type[64];
+    size_t size_of_list;
+    snprintf(path, sizeof path, "%s/formats", folder);
+    char *line = strtok(slurp(path, &size_of_list), "\n");
+    for (int i = 0; line && i < FORMATS; line = strtok(NULL, "\n"), format_count = ++i) {
         struct format *f = &formats[i];
-        struct piece body = load(folder, names[i], "whole");
+        if (sscanf(line, "%*d %63s %63[^\n]", f->path, media_type) != 2)
+            die("formats");
+        sprintf(f->http, "HTTP/1.1 200 OK\r\ncontent-type: %s\r\n"
+                         "x-request-id: req_0123456789abcdef\r\n"
+                         "transfer-encoding: chunked\r\n\r\n", media_type);
+        struct piece body = load(folder, i, "whole");
         char head[256];
         int size = sprintf(head, "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
                                  "x-request-id: req_0123456789abcdef\r\n"
                                  "content-length: %zu\r\n\r\n", body.size);
         append(&f->whole, head, (size_t)size);
         append(&f->whole, body.data, body.size);
-        f->raw_head = load(folder, names[i], "head");
-        f->raw_tail = load(folder, names[i], "tail");
-        append(&f->head, HEAD, sizeof HEAD - 1);
+        f->raw_head = load(folder, i, "head");
+        f->raw_tail = load(folder, i, "tail");
+        append(&f->head, f->http, strlen(f->http));
         append_chunk(&f->head, f->raw_head);
         append_chunk(&f->tail, f->raw_tail);
         append(&f->tail, "0\r\n\r\n", 5);
-        struct piece deltas = load(folder, names[i], "deltas");
-        for (char *at = deltas.data, *end; (end = strstr(at, "\n\n")) && f->count < 64;) {
-            struct piece one = {at, (size_t)(end + 2 - at)};
+        struct piece deltas = load(folder, i, "deltas");
+        char *next = load(folder, i, "sizes").data, *at = deltas.data;
+        for (size_t n; (n = strtoul(next, &next, 10)) && f->count < 64; at += n) {
+            struct piece one = {at, n};
             f->raw[f->count] = one;
             append_chunk(&f->delta[f->count++], one);
-            at = end + 2;
         }
     }
 }
@@ -219,31 +226,30 @@ static struct piece *cached(const char *model, int which, long count, int chunks
         for (long i = 0; i < count; i++)
             append(&body, f->raw[i % f->count].data, f->raw[i % f->count].size);
         append(&body, f->raw_tail.data, f->raw_tail.size);
-        append(&a->bytes, HEAD, sizeof HEAD - 1);
+        append(&a->bytes, f->http, strlen(f->http));
         append_chunk(&a->bytes, body);
         append(&a->bytes, "0\r\n\r\n", 5);
     }
     return &a->bytes;
 }
 
-static int answer(struct client *c, const char *head, const char *body)
+static int answer(struct client *c, char *head, const char *body)
 {
-    char model[64] = "";
+    static const char *kinds[] = {"burst-", "chunks-", "paced-", "alone-"};
+    char model[64] = "", *end = strstr(head, "\r\n");
     long count = 0, rate = 0;
-    int which = strstr(body, "\"include_usage\":true") ? USAGE : OPENAI;
-    const char *at = strstr(body, "\"model\":");
-    if (strstr(head, "/messages "))
-        which = ANTHROPIC;
-    else if (strstr(head, "/responses "))
-        which = RESPONSES;
-    else if (strstr(head, "/api/chat "))
-        which = OLLAMA;
-    else if (strstr(head, "enerateContent"))
-        which = GEMINI;
-    if (which == GEMINI && (at = strstr(head, "/models/")))
-        sscanf(at + 8, "%63[^:]", model);
-    else if (at)
-        sscanf(at + 8, " \"%63[^\"]", model);
+    int which = strstr(body, "\"include_usage\":true") ? USAGE : USAGE + 1;
+    if (end)
+        *end = 0; /* the request line */
+    while (which < format_count && !strstr(head, formats[which].path))
+        which++;
+    if (which == format_count)
+        which = USAGE + 1;
+    for (int i = 0; i < 4 && !*model; i++) {
+        const char *at = strstr(head, kinds[i]);
+        if (at || (at = strstr(body, kinds[i])))
+            sscanf(at, "%63[a-z0-9-]", model);
+    }
     struct format *f = &formats[which];
     board[REQUESTS]++;
     int ticking = sscanf(model, "paced-%ld-%ld", &count, &rate) == 2;

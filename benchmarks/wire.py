@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 WHOLE_SIZE = 558
 TOKEN = "bench-token"
 CHAT, MESSAGES = "/v1/chat/completions", "/v1/messages"
 
-_WORDS = [
+WORDS = [
     *("The", " quick", " brown", " fox", ",", " it", " is", " said", ":\n", " jumps", " over"),
     *(" the", ' "lazy"', " dog", ".", " Then", " it", " sleeps", " a", " while", ".\n\n"),
 ]
@@ -20,7 +19,13 @@ def compact(value: Any) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode()
 
 
-# The formats of the upstream: OpenAI's, OpenAI's with usage, Anthropic's.
+class Stream(NamedTuple):
+    """What the mock sends: a whole response, and the parts of a stream."""
+
+    whole: bytes
+    head: bytes
+    deltas: list[bytes]
+    tail: bytes
 
 
 def openai_chunk(delta: dict[str, str | None], finish: str | None = None, *, usage: bool) -> bytes:
@@ -38,19 +43,19 @@ def openai_chunk(delta: dict[str, str | None], finish: str | None = None, *, usa
     return b"data: " + compact(chunk) + b"\n\n"
 
 
-def openai(*, usage: bool) -> dict[str, bytes]:
+def openai(*, usage: bool) -> Stream:
     role: dict[str, str | None] = {"role": "assistant", "content": "", "refusal": None}
     last = {"prompt_tokens": 12, "completion_tokens": 200, "total_tokens": 212}
     counted = json.loads(openai_chunk({}, usage=usage)[6:]) | {"choices": [], "usage": last}
     tail = openai_chunk({}, "stop", usage=usage)
     if usage:
         tail += b"data: " + compact(counted) + b"\n\n"
-    return {
-        "whole": openai_whole(),
-        "head": openai_chunk(role, usage=usage),
-        "deltas": b"".join(openai_chunk({"content": word}, usage=usage) for word in _WORDS),
-        "tail": tail + b"data: [DONE]\n\n",
-    }
+    return Stream(
+        whole=openai_whole(),
+        head=openai_chunk(role, usage=usage),
+        deltas=[openai_chunk({"content": word}, usage=usage) for word in WORDS],
+        tail=tail + b"data: [DONE]\n\n",
+    )
 
 
 def openai_whole() -> bytes:
@@ -90,7 +95,7 @@ def anthropic_delta(word: str) -> bytes:
     return anthropic_event({"type": "content_block_delta", "index": 0, "delta": delta})
 
 
-def anthropic() -> dict[str, bytes]:
+def anthropic() -> Stream:
     message: dict[str, Any] = {
         "id": "msg_01XFDUDYJgAACzvnptvVoYEL",
         "type": "message",
@@ -108,19 +113,19 @@ def anthropic() -> dict[str, bytes]:
     }
     block = {"type": "text", "text": ""}
     end = {"stop_reason": "end_turn", "stop_sequence": None}
-    return {
-        "whole": compact(whole),
-        "head": anthropic_event({"type": "message_start", "message": message})
+    return Stream(
+        whole=compact(whole),
+        head=anthropic_event({"type": "message_start", "message": message})
         + anthropic_event({"type": "content_block_start", "index": 0, "content_block": block})
         + anthropic_event({"type": "ping"}),
-        "deltas": b"".join(map(anthropic_delta, _WORDS)),
-        "tail": anthropic_event({"type": "content_block_stop", "index": 0})
+        deltas=list(map(anthropic_delta, WORDS)),
+        tail=anthropic_event({"type": "content_block_stop", "index": 0})
         + anthropic_event({"type": "message_delta", "delta": end, "usage": {"output_tokens": 200}})
         + anthropic_event({"type": "message_stop"}),
-    }
+    )
 
 
-def responses() -> dict[str, bytes]:
+def responses() -> Stream:
     response: dict[str, Any] = {
         "id": "resp_68c0f2a1b4d48190a3e5f6a7b8c9d0e1",
         "object": "response",
@@ -149,18 +154,18 @@ def responses() -> dict[str, bytes]:
         return event("output_text.delta", 4, **place, delta=word, logprobs=[], obfuscation="k2Vp")
 
     done = {**response, "status": "completed", "usage": usage}
-    return {
-        "whole": compact({**done, "output": [{**message, "content": [{**part, "text": "Hi"}]}]}),
-        "head": event("created", 0, response=response)
+    return Stream(
+        whole=compact({**done, "output": [{**message, "content": [{**part, "text": "Hi"}]}]}),
+        head=event("created", 0, response=response)
         + event("in_progress", 1, response=response)
         + event("output_item.added", 2, output_index=0, item={**message, "content": []})
         + event("content_part.added", 3, **place, part=part),
-        "deltas": b"".join(map(delta, _WORDS)),
-        "tail": event("completed", 5, response=done),
-    }
+        deltas=list(map(delta, WORDS)),
+        tail=event("completed", 5, response=done),
+    )
 
 
-def gemini() -> dict[str, bytes]:
+def gemini() -> Stream:
     def chunk(text: str, finish: str | None = None) -> dict[str, Any]:
         candidate: dict[str, Any] = {
             "content": {"parts": [{"text": text}], "role": "model"},
@@ -183,16 +188,16 @@ def gemini() -> dict[str, bytes]:
     def event(text: str, finish: str | None = None) -> bytes:
         return b"data: " + compact(chunk(text, finish)) + b"\n\n"
 
-    return {
-        "whole": compact(chunk("Hi", "STOP")),
-        "head": event(""),
-        "deltas": b"".join(map(event, _WORDS)),
-        "tail": event("", "STOP"),
-    }
+    return Stream(
+        whole=compact(chunk("Hi", "STOP")),
+        head=event(""),
+        deltas=list(map(event, WORDS)),
+        tail=event("", "STOP"),
+    )
 
 
-def ollama() -> dict[str, bytes]:
-    """Lines; a blank one follows each, so that they are cut as events are."""
+def ollama() -> Stream:
+    """Lines, each with a blank one after it."""
 
     def line(text: str, **members: Any) -> bytes:
         message = {"role": "assistant", "content": text}
@@ -201,42 +206,23 @@ def ollama() -> dict[str, bytes]:
 
     counts = {"total_duration": 5191566416, "prompt_eval_count": 12, "eval_count": 200}
     end = {"done": True, "done_reason": "stop", **counts}
-    return {
-        "whole": line("Hi", **end),
-        "head": b"\n\n",
-        "deltas": b"".join(map(line, _WORDS)),
-        "tail": line("", **end),
-    }
+    return Stream(
+        whole=line("Hi", **end),
+        head=b"\n\n",
+        deltas=list(map(line, WORDS)),
+        tail=line("", **end),
+    )
 
 
 def anthropic_stream(count: int) -> list[bytes]:
     """A whole stream of `count` deltas, event by event."""
-    parts = anthropic()
-    deltas = events(parts["deltas"])
-    middle = [deltas[at % len(deltas)] for at in range(count)]
-    return [*events(parts["head"]), *middle, *events(parts["tail"])]
+    stream = anthropic()
+    middle = [stream.deltas[at % len(stream.deltas)] for at in range(count)]
+    return [*events(stream.head), *middle, *events(stream.tail)]
 
 
 def events(data: bytes) -> list[bytes]:
     return [event + b"\n\n" for event in data.split(b"\n\n")[:-1]]
-
-
-FORMATS = ("openai", "usage", "anthropic", "responses", "gemini", "ollama")  # as in upstream.c
-
-
-def write(folder: Path) -> None:
-    """Write the formats to files for the upstream."""
-    formats = {
-        "openai": openai(usage=False),
-        "usage": openai(usage=True),
-        "anthropic": anthropic(),
-        "responses": responses(),
-        "gemini": gemini(),
-        "ollama": ollama(),
-    }
-    for name, parts in formats.items():
-        for part, data in parts.items():
-            (folder / f"{name}.{part}").write_bytes(data)
 
 
 # Requests. The model selects the answer of the upstream, see upstream.c.
