@@ -26,6 +26,7 @@ from asgi_aiproxy.admin.openapi import openapi_document
 from asgi_aiproxy.admin.own_routes import own_routes
 from asgi_aiproxy.admin.routing import AdminRequest, Route
 from asgi_aiproxy.admin.serve import AdminAPI
+from asgi_aiproxy.admin.site_routes import site_routes
 from asgi_aiproxy.admin.token_routes import token_routes
 from asgi_aiproxy.admin.usage_routes import record_routes, usage_routes
 from asgi_aiproxy.admin.user_routes import user_routes
@@ -50,6 +51,7 @@ from asgi_aiproxy.services.recent import RecentService
 from asgi_aiproxy.services.routes import RouteService, RouteTable
 from asgi_aiproxy.services.self_service import SelfService
 from asgi_aiproxy.services.settings import SettingOut
+from asgi_aiproxy.services.site import SiteService
 from asgi_aiproxy.services.statements import StatementService
 from asgi_aiproxy.services.tokens import TokenService
 from asgi_aiproxy.services.usage import UsageService
@@ -123,6 +125,7 @@ class AdminApp:
         usage = UsageService(store, ledger, clock=clock)
         audit = audit if audit is not None else AuditLog(store, clock=clock)
         self.users = users if users is not None else UserService(store, audit=audit, clock=clock)
+        self.site = SiteService(store, audit=audit)
         destinations = Destinations(private_networks)
         keys = KeyService(pools, providers, carries, destinations, audit)  # type: ignore[arg-type]
         tokens = TokenService(store, audit=audit, clock=clock)
@@ -144,6 +147,7 @@ class AdminApp:
             *voucher_routes(vouchers),
             *audit_routes(audit),
             *announcement_routes(AnnouncementService(store, audit=audit, clock=clock)),
+            *site_routes(self.site),
             *explain_routes(
                 ExplainService(store, explain, ledger, callers=callers or {}, clock=clock)
             ),

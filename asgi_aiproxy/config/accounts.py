@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 from asgi_aiproxy.config.providers import make_sealer
 from asgi_aiproxy.errors import ConfigurationError
@@ -17,6 +17,7 @@ from asgi_aiproxy.services.oidc import OIDCProvider
 from asgi_aiproxy.services.second_factor import SecondFactors
 from asgi_aiproxy.services.sign_in import SignInService
 from asgi_aiproxy.services.sign_up import SignUpRules
+from asgi_aiproxy.services.turnstile import Turnstile
 from asgi_aiproxy.services.users import UserService
 from asgi_aiproxy.stores import Store
 from asgi_aiproxy.upstream.connect import tls
@@ -81,6 +82,7 @@ def make_sign_in(settings: Settings, users: UserService) -> SignInService | None
         url=given.url,
         name=settings.console_name,
         factors=_second_factors(settings, users),
+        turnstile=_turnstile(settings),
         providers=[_provider(name, each, settings) for name, each in given.providers.items()],
     )
 
@@ -97,6 +99,20 @@ def make_low_balance_mail(settings: Settings, store: Store) -> LowBalanceMail | 
         fraction=given.low_balance,
         name=settings.console_name,
         link=settings.site.top_up_url or given.url,
+    )
+
+
+def _turnstile(settings: Settings) -> Turnstile | None:
+    given = settings.accounts.turnstile
+    if given is None:
+        return None
+    proxy = settings.proxy.get_secret_value() if settings.proxy is not None else None
+    return Turnstile(
+        given.site_key,
+        given.secret.get_secret_value(),
+        host=urlsplit(settings.accounts.url).hostname or "",
+        proxy=proxy,
+        ca=settings.ca_file,
     )
 
 

@@ -49,6 +49,15 @@ class IdentityProviderSettings(BaseModel):
     api_url: str = "https://api.github.com"
 
 
+class TurnstileSettings(BaseModel):
+    """The keys of a Turnstile widget; see `asgi_aiproxy.services.turnstile`."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, allow_inf_nan=False)
+
+    site_key: str = Field(min_length=1)
+    secret: Secret
+
+
 class AccountsSettings(BaseModel):
     """Users with passwords: whether there are any, how they sign up, and what they begin with.
 
@@ -58,6 +67,7 @@ class AccountsSettings(BaseModel):
     - `credit`: the budgets of new users. `invited_credit` and `inviter_credit` are added to those
       of a user that was invited by another one, and of the other one.
     - `providers`: identity providers, by their names in URLs.
+    - `turnstile`: a check of persons at sign-up and before mail is sent.
     - `second_factor`: the roles whose users need a second factor.
     - `confirm_minutes`: for how long a sign-in is enough for actions of weight; 0: always.
     - `low_balance`: from which of the `budget_alerts.thresholds` on a user is sent a mail.
@@ -74,6 +84,7 @@ class AccountsSettings(BaseModel):
     inviter_credit: BudgetText | None = None
     mail: MailSettings | None = None
     providers: dict[str, IdentityProviderSettings] = {}
+    turnstile: TurnstileSettings | None = None
     second_factor: list[Literal["user", "operator", "root"]] = []
     confirm_minutes: float = Field(default=10.0, ge=0)
     low_balance: float = Field(default=0.8, gt=0, le=1)

@@ -27,12 +27,13 @@ from asgi_aiproxy.console.security import (
     LANGUAGE_COOKIE,
     PAGE_HEADERS,
     SESSION_COOKIE,
+    content_policy,
     cookie_values,
     is_same_origin,
     mount_path,
 )
 from asgi_aiproxy.console.sessions import Session, SessionStore
-from asgi_aiproxy.console.site import Site
+from asgi_aiproxy.console.site import Site, SiteSource
 from asgi_aiproxy.console.steps import StepStore
 from asgi_aiproxy.console.tools import Tools
 from asgi_aiproxy.errors import (
@@ -69,7 +70,7 @@ class Console:
       token of the store; by default if there is no `identify`.
     - `gateway`: the ASGI app of the gateway, which the playground calls.
     - `gateway_url`: where clients reach the gateway, absolute or relative to the console.
-    - `name`: the name in the title of pages.
+    - `name`: the name in the title of pages, unless a root user has stored another one.
     - `session_seconds`: for how long a sign-in is valid.
     - `max_concurrent`: how many pages are made at the same time; a further one gets 503, so that
       the console does not slow down the gateway.
@@ -77,7 +78,7 @@ class Console:
     - `users`: signs in users with passwords; None: there are none.
     - `confirm_seconds`: for how long a sign-in is enough for actions of weight, such as changes of
       roles and keys; later they require the password, code or token again. None: never.
-    - `site`: what the operator adds to the pages: logo, texts, links.
+    - `site`: what the operator adds to the pages: logo, texts, links; a root user may replace them.
 
     Requires `pip install 'asgi-aiproxy[console]'`. Raises ConfigurationError if an argument is
     invalid. It does not close `admin`: its owner does.
@@ -113,7 +114,9 @@ class Console:
         self._identify = identify
         self._login_url = login_url
         self._sign_in = sign_in if sign_in is not None else identify is None or users is not None
-        self._renderer = Renderer(name, site)
+        site = site if site is not None else Site()
+        self._renderer = Renderer(site)
+        self._site = SiteSource(name, site, admin.site)
         self._sessions = SessionStore(admin.store, seconds=session_seconds)
         self._tools = Tools(
             admin=admin,
@@ -123,6 +126,7 @@ class Console:
             gateway_url=gateway_url,
             secure_cookie=secure_cookie,
             sign_in=self._sign_in,
+            configured_site=self._site.configured,
             users=users,
         )
         self._users = users
@@ -137,7 +141,6 @@ class Console:
             users=users is not None,
             external=users is not None and bool(users.external.providers),
             second_factors=users is not None and users.factors is not None,
-            about=bool(site and site.about),
         )
         self._router = router_of(self.routes, self._run)
 
@@ -159,7 +162,7 @@ class Console:
 
     async def __aexit__(self, *exc: object) -> None:
         if self._users is not None:
-            await self._users.drain()
+            await self._users.aclose()
 
     # one request
 
@@ -170,7 +173,7 @@ class Console:
             await self._send_asset(path.removeprefix("/static/"), send, head=head)
             return
         method = "GET" if head else scope["method"]
-        request = self._request(scope)
+        request = await self._request(scope)
         try:
             try:
                 matched = {**scope, "method": method, "path": path, "root_path": ""}
@@ -186,7 +189,7 @@ class Console:
             failure = APIError(ErrorKind.INTERNAL, "Internal error of the gateway.")
             await _send_page(send, self._error_page(request, failure), head=head)
 
-    def _request(self, scope: Scope) -> PageRequest:
+    async def _request(self, scope: Scope) -> PageRequest:
         chosen = next(iter(cookie_values(scope, LANGUAGE_COOKIE)), None)
         accepted = _asgi.header(scope, b"accept-language") or ""
         query = scope.get("query_string", b"").decode("latin-1")
@@ -196,6 +199,7 @@ class Console:
             visitor=Visitor(),
             texts=self._renderer.languages.choose(chosen, accepted),
             renderer=self._renderer,
+            site=await self._site.current(),
             call=self._admin.call,
             tools=self._tools,
             query=dict(parse_qsl(query, keep_blank_values=True)),
@@ -355,7 +359,12 @@ class Console:
         found = self._renderer.assets.find(name)
         if found is None:
             await _asgi.send_response(
-                send, 404, b"Not found.\n", PAGE_HEADERS, b"text/plain", head=head
+                send,
+                404,
+                b"Not found.\n",
+                [content_policy(), *PAGE_HEADERS],
+                b"text/plain",
+                head=head,
             )
             return
         content, media_type = found
@@ -374,7 +383,7 @@ def _with_headers(answer: PageAnswer | ASGIApp, headers: RawHeaders) -> PageAnsw
 
 async def _send_page(send: Send, answer: PageAnswer, *, head: bool) -> None:
     answer = await answer.completed()
-    headers = [*PAGE_HEADERS, *answer.headers]
+    headers = [content_policy(answer.other_origin), *PAGE_HEADERS, *answer.headers]
     await _asgi.send_response(
         send, answer.status, answer.body, headers, answer.media_type, head=head
     )

@@ -21,6 +21,7 @@ from asgi_aiproxy.admin.auth import may
 from asgi_aiproxy.admin.routing import Need
 from asgi_aiproxy.console.rendering import Renderer
 from asgi_aiproxy.console.sessions import Session
+from asgi_aiproxy.console.site import ShownSite
 from asgi_aiproxy.console.texts import Texts
 from asgi_aiproxy.principal import Principal
 
@@ -30,13 +31,16 @@ Confirmation = Literal["", "token", "password", "code", "provider"]
 
 @dataclass(frozen=True, slots=True)
 class PageAnswer:
-    """A whole response; `PAGE_HEADERS` are added. `pieces` make its body, until `completed`."""
+    """A whole response; `PAGE_HEADERS` are added. `pieces` make its body, until `completed`.
+    `other_origin` is an origin whose scripts and frames it may load; by default none.
+    """
 
     status: int = 200
     body: bytes = b""
     headers: RawHeaders = field(default_factory=list)
     media_type: bytes = b"text/html; charset=utf-8"
     pieces: Iterator[str] | None = None
+    other_origin: str = ""
 
     def with_headers(self, headers: Iterable[tuple[bytes, bytes]]) -> PageAnswer:
         """Return the response with further headers."""
@@ -76,6 +80,7 @@ class PageRequest:
     visitor: Visitor
     texts: Texts
     renderer: Renderer
+    site: ShownSite
     call: Call
     tools: Any
     check: Callable[[], Awaitable[Any]] | None = None

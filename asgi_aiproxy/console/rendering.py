@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from asgi_aiproxy.console.assets import Assets
-from asgi_aiproxy.console.site import Site, markdown_renderer
+from asgi_aiproxy.console.site import Site
 from asgi_aiproxy.console.texts import Languages
 from asgi_aiproxy.errors import ConfigurationError
 
@@ -30,13 +30,10 @@ _NOTHING = "\N{EN DASH}"
 class Renderer:
     """The templates, static files and texts of the console.
 
-    `name` is the title of its pages, `site` what an operator adds to them.
+    `site` says in which unit amounts are shown.
     """
 
-    def __init__(self, name: str, site: Site | None = None) -> None:
-        self.name = name
-        self.site = site if site is not None else Site()
-        self._texts = _as_html(self.site)
+    def __init__(self, site: Site) -> None:
         self.assets = Assets(_FOLDER / "static")
         self.languages = Languages(_FOLDER / "strings")
         self._templates = Environment(
@@ -47,7 +44,7 @@ class Renderer:
             lstrip_blocks=True,
             auto_reload=False,
         )
-        units = _in_units(self.site) if self.site.currency == "units" else None
+        units = _in_units(site) if site.currency == "units" else None
         self._templates.filters.update(
             usd=units or format_usd,
             cost=units or format_cost,
@@ -68,20 +65,11 @@ class Renderer:
             url=request.url,
             asset=lambda name: request.url("/static/" + self.assets.hashed(name)),
             languages=self.languages.tags,
-            name=self.name,
-            site=self.site,
-            site_texts=self._texts,
+            name=request.site.name,
+            site=request.site.site,
+            site_texts=request.site.html,
             **context,
         )
-
-
-def _as_html(site: Site) -> dict[str, str]:
-    """Return the texts of a site as HTML, which templates insert as it is (`|safe`)."""
-    texts = {name: getattr(site, name) for name in ("home", "about", "footer")}
-    if not any(texts.values()):
-        return texts
-    render = markdown_renderer()
-    return {name: render(text) for name, text in texts.items()}
 
 
 def _in_units(site: Site) -> Callable[[Context, float | None], str]:

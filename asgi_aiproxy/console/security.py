@@ -11,12 +11,7 @@ from asgi_aiproxy._asgi import RawHeaders, Scope
 
 SESSION_COOKIE, LANGUAGE_COOKIE = "aiproxy_console", "aiproxy_language"
 
-CONTENT_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
-    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
-)
 PAGE_HEADERS: RawHeaders = [
-    (b"content-security-policy", CONTENT_POLICY.encode()),
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"same-origin"),
@@ -24,6 +19,18 @@ PAGE_HEADERS: RawHeaders = [
     (b"cache-control", b"no-store"),
     (b"vary", b"cookie, accept-language"),
 ]
+
+
+def content_policy(other_origin: str = "") -> tuple[bytes, bytes]:
+    """Return the header with the policy of a page: nothing but its own host, except scripts and
+    frames of `other_origin`.
+    """
+    scripts = f"'self' {other_origin}".rstrip()
+    policy = f"default-src 'none'; script-src {scripts}; style-src 'self'; img-src 'self' data:; "
+    policy += "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    if other_origin:
+        policy += f"; frame-src {other_origin}"
+    return b"content-security-policy", policy.encode()
 
 
 def mount_path(scope: Scope) -> str:

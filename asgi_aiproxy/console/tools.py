@@ -9,6 +9,7 @@ from asgi_aiproxy import _asgi
 from asgi_aiproxy._asgi import ASGIApp, Scope
 from asgi_aiproxy.admin import AdminApp
 from asgi_aiproxy.console.sessions import SessionStore
+from asgi_aiproxy.console.site import ShownSite
 from asgi_aiproxy.console.steps import StepStore
 from asgi_aiproxy.services.sign_in import SignInService
 
@@ -24,6 +25,7 @@ class Tools:
     gateway_url: str
     secure_cookie: bool | None
     sign_in: bool
+    configured_site: ShownSite
     users: SignInService | None = None
 
     def public_gateway_url(self, scope: Scope, mount: str) -> str:

@@ -43,6 +43,7 @@ from asgi_aiproxy.services.identity_providers import IdentityProvider
 from asgi_aiproxy.services.mail import Mail, Mailer
 from asgi_aiproxy.services.second_factor import SecondFactors
 from asgi_aiproxy.services.sign_up import SIGN_UPS, SignUp, SignUpForm, SignUpRules
+from asgi_aiproxy.services.turnstile import Turnstile
 from asgi_aiproxy.services.users import UserService, checked_email
 
 logger = logging.getLogger("asgi_aiproxy")
@@ -63,6 +64,7 @@ class SignInService:
     - `name`: the name of the gateway in mail.
     - `providers`: identity providers at which users sign in.
     - `factors`: second factors; None: there are none.
+    - `turnstile`: checks that sign-up and mail are requested by persons; None: nothing is checked.
     - `clock`: returns Unix time in seconds.
 
     Methods raise APIError and StoreUnavailableError.
@@ -78,6 +80,7 @@ class SignInService:
         name: str = "AI gateway",
         providers: Iterable[IdentityProvider] = (),
         factors: SecondFactors | None = None,
+        turnstile: Turnstile | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.service = service
@@ -85,6 +88,7 @@ class SignInService:
         self.mailer = mailer
         self.url = url.rstrip("/")
         self.factors = factors
+        self.turnstile = turnstile
         self.new_users = SignUp(service, self.rules, clock=clock)
         self.external = ExternalSignIn(service, self.new_users, providers)
         self._users = service.users
@@ -178,6 +182,12 @@ class SignInService:
         task = start(self._send_reset(email), what="mail to reset a password")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    async def aclose(self) -> None:
+        """Wait for mail that was requested, and close connections."""
+        await self.drain()
+        if self.turnstile is not None:
+            await self.turnstile.aclose()
 
     async def drain(self) -> None:
         """Wait until the mail that was requested is sent."""

@@ -79,6 +79,15 @@ async def test_identity_providers_are_those_of_the_settings(tmp_path: Path) -> N
         assert "geheim" not in answer.text
 
 
+async def test_the_check_of_persons_is_that_of_the_settings(tmp_path: Path) -> None:
+    keys = '[accounts.turnstile]\nsite_key = "site-key"\nsecret = "geheim"\n'
+    app = gateway(tmp_path, BASE + '[accounts]\nenabled = true\nsign_up = "open"\n' + keys)
+    async with asgi.lifespan(app):
+        page = await Browser(app, "/console", root_path="").open("/sign-up")
+        assert 'data-sitekey="site-key"' in page.text
+        assert "geheim" not in page.text
+
+
 REDIS = BASE.replace("[providers", 'redis_url = "redis://127.0.0.1:1"\n[providers')
 SECOND = '[accounts]\nenabled = true\nsecond_factor = ["root"]\n'
 

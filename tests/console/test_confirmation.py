@@ -36,7 +36,15 @@ async def test_each_form_of_an_action_of_weight_has_the_field_when_it_is_needed(
     root = await browser.open("/vouchers")
     [code] = [f for f in root.page.forms if f.action.endswith("/disable")][:1]
     await browser.submit(code)
-    paths = ["/tokens", "/groups", "/groups/vip", "/accounts", "/accounts/acme", "/vouchers"]
+    paths = [
+        "/site",
+        "/tokens",
+        "/groups",
+        "/groups/vip",
+        "/accounts",
+        "/accounts/acme",
+        "/vouchers",
+    ]
     paths += ["/providers/openai", "/providers/openai/keys/added", f"/tokens/{shop.ids['ann']}"]
     seen = set()
     for path in paths:

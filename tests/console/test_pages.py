@@ -13,6 +13,7 @@ import pytest
 
 import asgi_aiproxy.console as package
 from asgi_aiproxy.console.rendering import Renderer
+from asgi_aiproxy.console.site import Site
 from tests.console.support import Browser, Page, filled
 from tests.support.hosts import HOSTS, Host
 
@@ -58,7 +59,7 @@ async def crawl(browser: Browser) -> set[str]:
 
 @pytest.mark.parametrize("mount", ["", "/x", "/a/b/c", "/mit leer", "/ü"])
 async def test_operators_and_users_reach_every_page_below_any_mount(mount: str) -> None:
-    shop = await filled()
+    shop = await filled(site=Site(about="About us."))
     browser = Browser(shop.console, quote(mount), root_path=mount)
     assert (await browser.sign_in()).status == 200
     reached = await crawl(browser)
@@ -209,7 +210,7 @@ async def test_the_language_is_that_of_the_browser_until_another_is_chosen() -> 
     answer = await browser.submit(page.form("/language"), language="en")
     assert "My tokens" in answer.text
     assert answer.url.endswith("/x/log?state=failed")
-    assert Renderer("x").languages.choose(None, "fr, *;q=0.1").language == "en"
+    assert Renderer(Site()).languages.choose(None, "fr, *;q=0.1").language == "en"
 
 
 async def test_pages_have_one_heading_labels_and_the_language() -> None:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from asgi_aiproxy import Budget, ConfigurationError, MemoryStore
+from asgi_aiproxy import AdminApp, Budget, ConfigurationError, MemoryStore, Principal
 from asgi_aiproxy.accounts.users import User, Users
 from asgi_aiproxy.config.settings import build, load
-from asgi_aiproxy.console import Site
+from asgi_aiproxy.console import Console, Site
+from asgi_aiproxy.errors import APIError
 from asgi_aiproxy.quotas.alerts import BudgetAlert
 from asgi_aiproxy.services.low_balance import LowBalanceMail
 from asgi_aiproxy.services.mail import Mail
-from tests.console.support import HTML, Browser, filled
+from asgi_aiproxy.stores import Store
+from tests.admin.conftest import store
+from tests.console.support import HTML, ROOT, Browser, filled, root_of
 from tests.support import asgi_client as asgi
 
 pytestmark = pytest.mark.anyio
+__all__ = ["store"]
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(20)
 
 
@@ -69,6 +74,86 @@ async def test_no_text_becomes_code_or_loads_from_another_host(text: str) -> Non
 def test_a_logo_or_link_that_is_unsafe_is_refused(options: Any) -> None:
     with pytest.raises(ConfigurationError, match="Site"):
         Site(**options)
+
+
+TEXTS = {
+    "name": "Ours",
+    "home": "# Hello",
+    "about": "**Us**",
+    "footer": "Below <script>alert(1)</script>",
+    "top_up_url": "https://pay.example.com/",
+    "chat_url": "https://chat.example.com/",
+}
+
+
+async def test_a_root_user_changes_the_texts_of_all_workers_in_the_console(store: Store) -> None:
+    shop = await filled(store, site=Site(home="Configured"), name="Before")
+    other = Console(AdminApp(store, token=ROOT), name="Before")
+    browser = shop.browser("/x")
+    await browser.sign_in()
+    form = (await browser.open("/site")).page.form("/site")
+    assert dict(form.fields)["name"] == "Before"
+    logo = "data:image/png;base64," + base64.b64encode(PNG).decode()
+    assert (await browser.submit(form, logo=logo, **TEXTS)).status == 200
+    for app in (shop.console, other):
+        page = await Browser(app, "/x").open("/sign-in")
+        assert "<h1>Hello</h1>" in page.text
+        assert "· Ours</title>" in page.text
+        assert "data:image/png;base64," in page.text
+        assert "<script>alert" not in page.text
+        assert "<strong>Us</strong>" in (await Browser(app, "/x").open("/about")).text
+    assert 'href="https://pay.example.com/"' in (await browser.open("/")).text
+    form = (await browser.open("/site")).page.form("/site")
+    await browser.submit(form, home="Configured", about="", name="Before")
+    page = await Browser(shop.console, "/x").open("/sign-in")
+    assert "<p>Configured</p>" in page.text
+    assert (await Browser(shop.console, "/x").open("/about")).status == 404
+    root = await root_of(shop)
+    stored = await root("GET /site")
+    assert (stored.home, stored.about, stored.name) == (None, None, None)
+    [last, first] = (await root("GET /audit", query={"action": "site"})).data
+    assert last.before["home"] == "# Hello"
+    assert "iVBOR" not in repr(first)
+
+
+async def test_only_root_changes_texts_and_what_is_unsafe_is_refused() -> None:
+    shop = await filled()
+    root = await root_of(shop)
+    for change in (
+        {"top_up_url": "javascript:alert(1)"},
+        {"chat_url": "//evil.test"},
+        {"logo": base64.b64encode(b"<svg onload=x>").decode()},
+        {"logo": base64.b64encode(PNG + bytes(70_000)).decode()},
+        {"logo": "%%"},
+        {"name": ""},
+        {"name": "a\r\nb"},
+        {"home": "x" * 20_001},
+        {"unknown": "x"},
+    ):
+        with pytest.raises(APIError):
+            await root("PATCH /site", body=change)
+    writer = Principal("op", scopes=("write",))
+    with pytest.raises(APIError, match="scope"):
+        await shop.admin.call(writer, "PATCH /site", body={"name": "x"})
+    browser = Browser(Console(shop.admin, identify=lambda scope: writer))
+    assert (await browser.open("/site")).status == 403
+    assert "/site" not in (await browser.open("/")).page.links
+
+
+@pytest.mark.parametrize(
+    "text",
+    [HTML, "[x](javascript:alert(1))", "![x](https://evil.test/)", "<div onclick=x>"],
+)  # fmt: skip
+async def test_stored_texts_do_not_become_code(text: str) -> None:
+    shop = await filled()
+    root = await root_of(shop)
+    await root("PATCH /site", body={"home": text, "about": text, "footer": text, "name": text[:99]})
+    browser = shop.browser()
+    for page in (await browser.open("/sign-in"), await browser.open("/about")):
+        assert page.page.inline == []
+        assert "<img" not in page.text
+        assert "<script>alert" not in page.text
+        assert not any(link.startswith("javascript:") for link in page.page.links)
 
 
 async def test_amounts_are_shown_in_units_if_the_operator_says_so() -> None:

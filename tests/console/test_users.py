@@ -18,6 +18,7 @@ from asgi_aiproxy.services.mail import Mail
 from asgi_aiproxy.services.second_factor import SecondFactors
 from asgi_aiproxy.services.sign_in import SignInService
 from asgi_aiproxy.services.sign_up import SignUpRules
+from asgi_aiproxy.services.turnstile import Turnstile
 from asgi_aiproxy.services.users import UserEdit, UserNew, UserService
 from asgi_aiproxy.services.vouchers import VoucherService, VouchersNew
 from asgi_aiproxy.stores import Store
@@ -57,6 +58,7 @@ def site(
     mail: bool = True,
     providers: Any = (),
     factors: dict[str, Any] | None = None,
+    turnstile: Turnstile | None = None,
     confirm_seconds: float | None = 600.0,
     **rules: Any,
 ) -> Site:
@@ -75,6 +77,7 @@ def site(
         mailer=mailer if mail else None,
         url=f"{ORIGIN}/c",
         providers=providers,
+        turnstile=turnstile,
         factors=None if factors is None else SecondFactors(service, cipher=SEALER, **factors),
     )
     admin = AdminApp(store, token=ROOT, users=service, self_service=TokenAllowance(tokens=3))

@@ -19,6 +19,7 @@ from asgi_aiproxy.console.screens.second_factor import second_factor_pages
 from asgi_aiproxy.console.screens.settings import settings_pages
 from asgi_aiproxy.console.screens.sign_in import language_pages, sign_in_pages
 from asgi_aiproxy.console.screens.sign_up import sign_up_pages
+from asgi_aiproxy.console.screens.site import site_pages
 from asgi_aiproxy.console.screens.start import start_pages
 from asgi_aiproxy.console.screens.tokens import own_token_pages, token_pages
 from asgi_aiproxy.console.screens.usage import usage_pages
@@ -33,12 +34,10 @@ def page_routes(
     users: bool,
     external: bool,
     second_factors: bool,
-    about: bool,
 ) -> list[PageRoute]:
     """Return all pages: with `sign_in` those of the console's own sign-in, too, with `playground`
     the page that calls the gateway, with `users` those of users with passwords, with `external`
-    those of identity providers, with `second_factors` those of second factors, with `about` that
-    about this gateway.
+    those of identity providers, with `second_factors` those of second factors.
     """
     return [
         *(sign_in_pages() if sign_in else ()),
@@ -47,7 +46,7 @@ def page_routes(
         *(user_pages() if users else ()),
         *(external_pages() if external else ()),
         *(second_factor_pages() if second_factors else ()),
-        *(about_pages() if about else ()),
+        *about_pages(),
         *language_pages(),
         *home_pages(),
         *start_pages(),
@@ -65,4 +64,5 @@ def page_routes(
         *announcement_pages(),
         *audit_pages(),
         *settings_pages(),
+        *site_pages(),
     ]

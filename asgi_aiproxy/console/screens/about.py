@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from asgi_aiproxy.console.pages import PageAnswer, PageRequest, PageRoute
+from asgi_aiproxy.errors import APIError, ErrorKind
 
 
 def about_pages() -> list[PageRoute]:
@@ -11,4 +12,6 @@ def about_pages() -> list[PageRoute]:
 
 
 async def _about(request: PageRequest) -> PageAnswer:
+    if not request.site.site.about:
+        raise APIError(ErrorKind.NOT_FOUND, "There is no text about this gateway.")
     return request.page("about.html")

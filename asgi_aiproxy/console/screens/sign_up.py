@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 from asgi_aiproxy.console.pages import PageAnswer, PageRequest, PageRoute
 from asgi_aiproxy.console.screens.sign_in import complete_sign_in, to_page, visitor_actor
 from asgi_aiproxy.services.sign_up import SignUpForm
+from asgi_aiproxy.services.turnstile import Action
 
 
 def sign_up_pages() -> list[PageRoute]:
@@ -26,12 +30,28 @@ def _value(request: PageRequest, name: str) -> str:
     return request.form.get(name, [request.query.get(name, "")])[-1]
 
 
+def _guarded(request: PageRequest, template: str, **context: Any) -> PageAnswer:
+    """Return a page whose form only persons may send."""
+    turnstile = request.tools.users.turnstile
+    page = request.page(template, turnstile=turnstile, **context)
+    return replace(page, other_origin=turnstile.origin) if turnstile is not None else page
+
+
+async def _check_person(request: PageRequest, action: Action) -> None:
+    """Raise APIError unless a form was sent by a person, if that is required."""
+    turnstile = request.tools.users.turnstile
+    if turnstile is not None:
+        token = request.form.get("cf-turnstile-response", [""])[-1]
+        await turnstile.check(token, action, visitor_actor(request).address)
+
+
 async def _show_sign_up(request: PageRequest) -> PageAnswer:
     rules = request.tools.users.rules
-    return request.page("sign_up.html", rules=rules, code=_value(request, "code"))
+    return _guarded(request, "sign_up.html", rules=rules, code=_value(request, "code"))
 
 
 async def _sign_up(request: PageRequest) -> PageAnswer:
+    await _check_person(request, "sign-up")
     users = request.tools.users
     names = ("username", "password", "email", "code")
     form = SignUpForm(**{name: _value(request, name) for name in names})
@@ -52,10 +72,11 @@ async def _verify(request: PageRequest) -> PageAnswer:
 
 
 async def _show_reset(request: PageRequest) -> PageAnswer:
-    return request.page("reset_password.html")
+    return _guarded(request, "reset_password.html")
 
 
 async def _reset(request: PageRequest) -> PageAnswer:
+    await _check_person(request, "mail")
     await request.tools.users.request_reset(_value(request, "email"), visitor_actor(request))
     return request.page("message.html", kind="reset")
 

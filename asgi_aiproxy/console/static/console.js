@@ -45,6 +45,14 @@ for (const all of document.querySelectorAll("input[data-all]")) {
     }
   });
 }
+for (const choice of document.querySelectorAll("[data-file-for]")) {
+  choice.hidden = false;
+  choice.querySelector("input").addEventListener("change", (event) => {
+    const reader = new FileReader();
+    reader.onload = () => { document.getElementById(choice.dataset.fileFor).value = reader.result; };
+    reader.readAsDataURL(event.target.files[0]);
+  });
+}
 localTimes(document);
 document.addEventListener("htmx:after:swap", () => localTimes(document)); // a morph restores texts
 new MutationObserver((changes) => {
