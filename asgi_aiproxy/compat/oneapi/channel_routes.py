@@ -96,10 +96,11 @@ class ChannelRoutes:
         return (await self._shown([await self._row(m.number(call.names["id"]))]))[0]
 
     async def _models(self, call: CompatCall, user: User) -> Any:
+        """List models for a channel to choose from: those of channels, and those with a ratio."""
         await self._base.channels.refresh()
-        names = dict.fromkeys(
-            name for row in self._base.channels.rows.values() for name in models_of(row)
-        )
+        rows = self._base.channels.rows.values()
+        names = {name for row in rows for name in models_of(row)}
+        names |= self._base.options.model_ratios().keys()
         data = [model_object(name) for name in sorted(names)]
         await call.json({"object": "list", "data": data, "success": True, "message": ""})
 

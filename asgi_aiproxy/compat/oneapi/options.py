@@ -164,6 +164,10 @@ class Options:
         """Return the price ratio of each group."""
         return _ratio_table(self.values["GroupRatio"])
 
+    def model_ratios(self) -> dict[str, float]:
+        """Return the price ratio of each model that has one."""
+        return _ratio_table(self.values["ModelRatio"])
+
     def public(self) -> list[dict[str, str]]:
         """Return all options that are not secret."""
         named = sorted(self.values.items())
