@@ -54,12 +54,16 @@ class Face:
 
 @dataclass(frozen=True)
 class Vendor:
-    """What a vendor sends: what comes before its first content, and that."""
+    """What a vendor sends: what comes before its first content, that, and the beginning of a call.
+
+    `whole` is a response that is not streamed.
+    """
 
     name: str
     api: ProviderAPI
     before: bytes
     content: bytes
+    call: bytes
     whole: bytes
 
     def __str__(self) -> str:
@@ -88,6 +92,7 @@ VENDORS = [
         replace(OPENAI, native_operations=frozenset({"chat"})),
         sse(openai_chat.ROLE),
         sse(openai_chat.text("Hello")),
+        sse(openai_chat.calls(openai_chat.call(0, "call_a", "f", '{"a"'))),
         whole(openai_chat),
     ),
     Vendor(
@@ -95,6 +100,7 @@ VENDORS = [
         replace(OPENAI_RESPONSES, native_operations=frozenset({"responses"})),
         typed(*openai_responses.CREATED, *openai_responses.TEXT[:2]),
         typed(openai_responses.words("Hello")),
+        typed(*openai_responses.at(1, *openai_responses.CALL[:2])),
         whole(openai_responses),
     ),
     Vendor(
@@ -102,6 +108,11 @@ VENDORS = [
         ANTHROPIC,
         typed(anthropic.begin(), anthropic.TEXT[0]),
         typed(anthropic.text("Hello")),
+        typed(
+            anthropic.close(),
+            anthropic.block(1, **anthropic.USE),
+            anthropic.json_piece('{"a"', 1),
+        ),
         whole(anthropic),
     ),
     Vendor(
@@ -109,6 +120,7 @@ VENDORS = [
         GEMINI,
         b": nothing yet\n\n",
         sse(gemini.chunk(gemini.text("Hello"))),
+        sse(gemini.chunk(gemini.F)),
         whole(gemini),
     ),
 ]
@@ -178,7 +190,7 @@ async def test_while_it_is_kept_alive(face: Face, record_property: Note) -> None
 async def test_in_mid_stream_on_every_server(
     server: Server, face: Face, record_property: Note
 ) -> None:
-    await leave_in_mid_stream(server, face, VENDORS[2], record_property, reset=False)
+    await leave_in_mid_stream(server, face, VENDORS[2], record_property)
 
 
 @pytest.mark.parametrize("reset", [False, True], ids=["closes", "resets"])
@@ -190,10 +202,23 @@ async def test_in_mid_stream(
     await leave_in_mid_stream(SERVERS[0], face, vendor, record_property, reset=reset)
 
 
+@EVERY_VENDOR
+@EVERY_FACE
+async def test_in_mid_call(face: Face, vendor: Vendor, record_property: Note) -> None:
+    """Some APIs have calls as a whole: their clients get nothing of it yet."""
+    await leave_in_mid_stream(SERVERS[0], face, vendor, record_property, more=vendor.call)
+
+
 async def leave_in_mid_stream(
-    server: Server, face: Face, vendor: Vendor, note: Note, *, reset: bool
+    server: Server,
+    face: Face,
+    vendor: Vendor,
+    note: Note,
+    *,
+    reset: bool = False,
+    more: bytes = b"",
 ) -> None:
-    provider = Provider(HEAD + chunked(vendor.before, vendor.content))
+    provider = Provider(HEAD + chunked(vendor.before, vendor.content + more))
     async with served(vendor, provider, server) as place:
         caller = await place.caller()
         caller.post(*face.ask(stream=True))

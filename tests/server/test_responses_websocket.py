@@ -199,12 +199,22 @@ async def leave(connection: ClientConnection) -> float:
 TOOL = {"type": "function", "name": "read", "parameters": {"type": "object"}}
 
 
-def tool_call() -> bytes:
-    """A response that calls a tool, from a vendor of chat completions."""
+def calling(arguments: str, finish: str | None) -> dict[str, Any]:
+    """A chunk of a vendor of chat completions that calls a tool."""
     call = {"index": 0, "id": "c1", "type": "function"}
-    call["function"] = {"name": "read", "arguments": "{}"}
-    choices = [{"index": 0, "delta": {"tool_calls": [call]}, "finish_reason": "tool_calls"}]
-    return HEAD + chunked(*sse({**CHUNK, "choices": choices}, "[DONE]"), end=True)
+    call["function"] = {"name": "read", "arguments": arguments}
+    choices = [{"index": 0, "delta": {"tool_calls": [call]}, "finish_reason": finish}]
+    return {**CHUNK, "choices": choices}
+
+
+def tool_call() -> bytes:
+    """A response that calls a tool."""
+    return HEAD + chunked(*sse(calling("{}", "tool_calls"), "[DONE]"), end=True)
+
+
+def call_begins() -> list[bytes]:
+    """The beginning of a call."""
+    return sse(calling('{"path":', None))
 
 
 async def call_a_tool(line: Line) -> None:
@@ -337,8 +347,14 @@ async def test_leaving_in_a_later_turn_closes_the_provider(
 
 @pytest.mark.parametrize(
     "said",
-    [b"", HEAD, HEAD + chunked(chat_stream()[0]), HEAD + chunked(*chat_stream("Hello")[:2])],
-    ids=["head", "first-byte", "first-token", "mid-stream"],
+    [
+        b"",
+        HEAD,
+        HEAD + chunked(chat_stream()[0]),
+        HEAD + chunked(*chat_stream("Hello")[:2]),
+        HEAD + chunked(*chat_stream("Hello")[:2], *call_begins()),
+    ],
+    ids=["head", "first-byte", "first-token", "mid-stream", "mid-call"],
 )
 @pytest.mark.parametrize("how", ["close", "abort"])
 async def test_leaving_closes_the_provider(
