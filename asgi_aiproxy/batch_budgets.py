@@ -8,7 +8,6 @@ calls are `params` in the request, and its results `result.message`.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from random import getrandbits
 from typing import TYPE_CHECKING, Any
 
 from asgi_aiproxy import _json
@@ -16,12 +15,10 @@ from asgi_aiproxy._asgi import Message, Send
 from asgi_aiproxy.errors import APIError, ErrorKind, invalid
 
 if TYPE_CHECKING:
-    from asgi_aiproxy.exchange.admission import BatchAdmission
     from asgi_aiproxy.messages import Usage
     from asgi_aiproxy.prices import SentRequest
 
 _MAX_LINE = 32 * 1024 * 1024
-_MAX_ANSWER = 16 * 1024 * 1024  # bytes of a batch
 
 Used = list[tuple[str, str, "Usage"]]
 
@@ -165,79 +162,3 @@ def unreadable_batch_error() -> APIError:
         param="input_file_id",
         code="not_found",
     )
-
-
-class BatchWatch:
-    """An ASGI `send` that reads batches along: it keeps what was charged for a new one, and settles
-    one that has ended without results.
-
-    Only JSON is read, and held until it is complete. `receipt` is that of the batch that is
-    created; `provider` is the name of its provider.
-    """
-
-    def __init__(self, send: Send, provider: str, batches: BatchAdmission, receipt: bytes) -> None:
-        self._send = send
-        self._provider = provider
-        self._batches = batches
-        self._receipt = receipt
-        self._start: Message | None = None
-        self._pieces: list[bytes] = []
-        self._size = 0
-        self._reads = False
-
-    async def __call__(self, message: Message) -> None:
-        """Send one ASGI message."""
-        if message["type"] == "http.response.start":
-            kind = dict(message["headers"]).get(b"content-type", b"")
-            self._reads = message["status"] < 300 and kind.startswith(b"application/json")
-            self._start = message
-            if not self._reads:
-                await self._send(message)
-            return
-        if not self._reads:
-            await self._send(message)
-            return
-        self._pieces.append(message.get("body", b""))
-        self._size += len(self._pieces[-1])
-        complete = not message.get("more_body", False)
-        if not complete and self._size <= _MAX_ANSWER:
-            return
-        self._reads = False
-        body, self._pieces = b"".join(self._pieces), []
-        if complete:
-            await self._keep_or_settle(body)
-        assert self._start is not None  # noqa: S101 (ASGI's order)
-        await self._send(self._start)
-        await self._send({**message, "body": body})
-
-    async def _keep_or_settle(self, body: bytes) -> None:
-        batch = _object(body)
-        id = batch.get("id")
-        if not isinstance(id, str):
-            return
-        name = f"{self._provider}:{id}"
-        if self._receipt:
-            receipt, self._receipt = name.encode() + b" " + self._receipt, b""
-            await self._batches.keep(name, receipt)
-            return
-        known = await self._batches.find(name)
-        if known is None:
-            return
-        if ended_without_results(batch):
-            await self._batches.settle(name, known.partition(b" ")[2], ())
-        elif isinstance(file := batch.get("output_file_id"), str):
-            await self._batches.keep(f"{self._provider}:{file}", known)
-
-    async def aclose(self) -> None:
-        """Give back what was charged for a batch that was not created."""
-        receipt, self._receipt = self._receipt, b""
-        if receipt:
-            await self._batches.settle(f"{getrandbits(128):032x}", receipt, ())
-
-
-def _object(data: bytes) -> Mapping[str, Any]:
-    try:
-        found = _json.loads(data) if data else {}
-    except _json.NotJSONError:
-        return {}
-    return found if isinstance(found, dict) else {}

@@ -185,6 +185,8 @@ class Shim(TypedCalls, ExplainsCalls):
             },
             allow_client_keys=allow_client_keys,
             ownership=ownership,
+            recorder=self._recorder,
+            receipts=self._relay.receipts,
         )
         self._hooks = as_hooks(hooks)
         recorded = record is not discard or self._hooks is not None

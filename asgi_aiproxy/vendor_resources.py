@@ -15,6 +15,8 @@ caller creates (`asgi_aiproxy.keys.resource_records`). Of others the caller gets
 its own items. Here ids without a record are refused as well: what is not created through this app
 is of no caller.
 
+*Batches* are noted when they are created, and settled and recorded by `open_batches`.
+
 *Calls.* A chat request may name files, too (`find_key`): it goes to the provider and the key that
 hold them, and gets a 404 for those of others.
 """
@@ -24,7 +26,9 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
@@ -33,27 +37,30 @@ from msgspec.structs import replace
 from asgi_aiproxy import _asgi, _json
 from asgi_aiproxy._asgi import Message, Receive, Scope, Send
 from asgi_aiproxy._control_headers import CONTROL_HEADERS, PROVIDER
+from asgi_aiproxy._request_id import request_id
 from asgi_aiproxy.batch_budgets import (
-    BatchWatch,
     CallReader,
     ResultReader,
     Used,
     call_in,
     unreadable_batch_error,
 )
-from asgi_aiproxy.credentials import caller_key
+from asgi_aiproxy.credentials import caller_key, with_key_header
 from asgi_aiproxy.dialects.base import InboundDialect
 from asgi_aiproxy.errors import APIError, ErrorKind
 from asgi_aiproxy.exchange.admission import GATE_KEY, BatchAdmission
 from asgi_aiproxy.exchange.error_mapping import model_not_allowed_error
 from asgi_aiproxy.exchange.error_responses import send_error
+from asgi_aiproxy.exchange.receipts import Receipts
 from asgi_aiproxy.exchange.request import GatewayRequest
 from asgi_aiproxy.keys.resource_records import ResourceOwnership, ResourceRecords
+from asgi_aiproxy.open_batches import BatchWatch, OpenBatch, OpenBatches, batch_cost
 from asgi_aiproxy.principal import ANONYMOUS, SCOPE_KEY, Principal
 from asgi_aiproxy.providers.base import Provider, Router
 from asgi_aiproxy.providers.resource_references import references
 from asgi_aiproxy.providers.vendor_resources import RESOURCE_APIS, ResourceAPI
-from asgi_aiproxy.stores.base import StoreUnavailableError
+from asgi_aiproxy.stores.base import Store, StoreUnavailableError
+from asgi_aiproxy.usage.record import Recorder, discard
 
 if TYPE_CHECKING:
     from asgi_aiproxy.passthrough import PassthroughProxy
@@ -78,6 +85,8 @@ class VendorResources:
     - `options`: further arguments of `PassthroughProxy`.
     - `allow_client_keys`: callers may use their own key, whose resources are all theirs.
     - `ownership`: which resources callers may use.
+    - `recorder`: gets the usage records of batches; `receipts` has the prices if no `Quota` has.
+    - `clock`: Unix time in seconds.
     """
 
     def __init__(
@@ -88,7 +97,13 @@ class VendorResources:
         *,
         allow_client_keys: bool = False,
         ownership: ResourceOwnership | None = None,
+        recorder: Recorder | None = None,
+        receipts: Receipts | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
+        recorder = recorder if recorder is not None else Recorder(discard)
+        cost = partial(batch_cost, receipts if receipts is not None else Receipts())
+        self.open = OpenBatches(recorder, self._fetch, cost, clock)
         self._router = router
         self._faces = faces
         self._ownership = ownership if ownership is not None else ResourceOwnership()
@@ -150,31 +165,55 @@ class VendorResources:
         scope = {**scope, "headers": sent}
         proxy = await self._proxy(provider)
         batches: BatchAdmission | None = getattr(scope.get(GATE_KEY), "batches", None)
-        if own_key or batches is None or not batches.limited:
-            batches = None
+        batches = None if own_key else batches
+        store = self._batch_store(provider, batches)
+        self.open.use(store, batches)
         if parts[1:] and not _IS_RESOURCE.fullmatch(parts[-1]):  # the content of a file
-            if batches is not None and scope["method"] == "GET":
-                send = await self._settling(batches, provider, parts[0], send)
+            if scope["method"] == "GET" and not own_key:
+                send = await self._settling(store, batches, provider, parts[0], send)
             await proxy(scope, receive, send)
             return
-        receipt = b""
-        if body and (batches is not None or principal.models):
-            calls = await self._calls(proxy, scope, provider, api, body)
-            for model in {call.model for call in calls}:
-                if not principal.may_use(model):
-                    raise model_not_allowed_error(model)
-            receipt = await batches.charge(calls) if batches is not None else b""
-            # (Its models and its cost are checked: the proxy cannot read them in a file.)
-            anyone = dataclasses.replace(principal, models=())
-            scope = {**scope, GATE_KEY: None, SCOPE_KEY: anyone}
-        if batches is None or (not parts and not body):
+        if own_key or (not parts and not body):
             await proxy(scope, receive, send)
             return
-        watch = BatchWatch(send, provider.name, batches, receipt)
+        made: OpenBatch | None = None
+        if body:
+            receipt, checked = await self._check_calls(proxy, scope, provider, api, body, batches)
+            made = _new_batch(scope, api, provider, path, receipt)
+            scope = {**scope, **checked}
+        watch = BatchWatch(send, self.open, store, provider.name, admission=batches, made=made)
         try:
             await proxy(scope, receive, watch)
         finally:
             await watch.aclose()
+
+    async def _check_calls(
+        self,
+        proxy: PassthroughProxy,
+        scope: Scope,
+        provider: Provider,
+        api: ResourceAPI,
+        body: Mapping[str, Any],
+        batches: BatchAdmission | None,
+    ) -> tuple[bytes, dict[str, Any]]:
+        """Check the models of a batch and charge its budgets.
+
+        Returns the receipt, and what the proxy gets in the scope: if models and cost are checked
+        here, it checks nothing, as it cannot read them in a file. Raises APIError.
+        """
+        principal: Principal = scope.get(SCOPE_KEY) or ANONYMOUS
+        receipt = batches.receipt() if batches is not None else b""
+        limited = batches is not None and batches.limited
+        if not limited and not principal.models:
+            return receipt, {}
+        calls = await self._calls(proxy, scope, provider, api, body)
+        for model in {call.model for call in calls}:
+            if not principal.may_use(model):
+                raise model_not_allowed_error(model)
+        if batches is not None and limited:
+            receipt = await batches.charge(calls)
+        anyone = dataclasses.replace(principal, models=())
+        return receipt, {GATE_KEY: None, SCOPE_KEY: anyone}
 
     async def _calls(
         self,
@@ -203,23 +242,42 @@ class VendorResources:
         return reader.calls
 
     async def _settling(
-        self, batches: BatchAdmission, provider: Provider, id: str, send: Send
+        self, store: Store, batches: BatchAdmission | None, provider: Provider, id: str, send: Send
     ) -> Send:
         """A `send` that settles the batch whose results it passes on, if they are results."""
-        name = f"{provider.name}:{id}"
-        receipt = await batches.find(name)
-        if receipt is None:
-            return send
-        head, _, charged = receipt.partition(b" ")
-        batch = head.decode()
-        if await batches.find(batch) is None:
-            return send  # it is settled
+        batch = await self.open.find(store, provider.name, id)
+        if batch is None:
+            return send  # it is settled, or this is another file
+        opened = batch
 
         async def ended(used: Used) -> None:
-            if await batches.find(batch) is not None:
-                await batches.settle(batch, charged, used)
+            await self.open.settle(store, opened, used, batches)
 
         return ResultReader(send, provider.name, ended)
+
+    async def _fetch(self, batch: OpenBatch, path: str, send: Send) -> None:
+        """Read from the provider of a batch, as its caller and with its key."""
+        api = RESOURCE_APIS[batch.face]
+        provider = self._candidates(api, ANONYMOUS, batch.provider, {})[0]
+        scope: dict[str, Any] = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1"}
+        scope |= {"method": "GET", "path": path, "raw_path": path.encode(), "query_string": b""}
+        scope |= {"scheme": "http", "root_path": "", "client": None, "server": None}
+        scope |= {"headers": with_key_header([], batch.key_id) if batch.key_id else []}
+        scope[SCOPE_KEY] = Principal(batch.principal, account=batch.account)
+        await (await self._proxy(provider))(scope, _replay(b"", _never), send)
+
+    def _batch_store(self, provider: Provider, batches: BatchAdmission | None) -> Store:
+        """Where the open batches of a provider are: with the budgets, or with its keys."""
+        table = provider.keys.table if provider.keys is not None else None
+        store = table.store if table is not None else self._ownership.store
+        store = batches.store if batches is not None else store
+        return store if store is not None else self._memory
+
+    @cached_property
+    def _memory(self) -> Store:
+        from asgi_aiproxy.stores import MemoryStore
+
+        return MemoryStore()
 
     def _candidates(
         self, api: ResourceAPI, principal: Principal, name: str, body: Mapping[str, Any]
@@ -257,6 +315,7 @@ class VendorResources:
 
     async def aclose(self) -> None:
         """Write what is still to be recorded."""
+        await self.open.aclose()
         proxies, self._proxies = self._proxies, {}
         for proxy in proxies.values():
             await proxy.__aexit__()
@@ -305,6 +364,24 @@ def _models(body: Mapping[str, Any]) -> list[str]:
     )
     named = (each.get("model") for each in params if isinstance(each, dict))
     return list(dict.fromkeys(name for name in named if isinstance(name, str)))
+
+
+def _new_batch(
+    scope: Scope, api: ResourceAPI, provider: Provider, path: str, receipt: bytes
+) -> OpenBatch:
+    """The batch that a request creates, without its id."""
+    principal: Principal = scope.get(SCOPE_KEY) or ANONYMOUS
+    return OpenBatch(
+        provider=provider.name,
+        id="",
+        face=next(name for name, each in RESOURCE_APIS.items() if each is api),
+        path=path,
+        principal=principal.id,
+        account=principal.account,
+        group=principal.group,
+        request_id=request_id(scope),
+        receipt=receipt.decode(),
+    )
 
 
 def _object(data: bytes) -> dict[str, Any]:

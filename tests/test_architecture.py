@@ -180,10 +180,14 @@ MAY: dict[str, set[str]] = {
     ),
     "hosting": {"_asgi", "errors"},
     "model_requests": names("_asgi _request_id dialects exchange model_list principal providers"),
-    "batch_budgets": {"_asgi", "_json", "dialects", "errors", "exchange", "messages", "prices"},
+    "batch_budgets": {"_asgi", "_json", "dialects", "errors", "messages", "prices"},
+    "open_batches": names(
+        "_asgi _background_tasks _control_headers _json batch_budgets exchange messages stores "
+        "usage"
+    ),
     "vendor_resources": names(
-        "_asgi _control_headers _json batch_budgets credentials dialects errors exchange keys "
-        "passthrough prices principal providers stores"
+        "_asgi _control_headers _json _request_id batch_budgets credentials dialects errors "
+        "exchange keys open_batches passthrough prices principal providers stores usage"
     ),
     "inprocess": {"_asgi", "credentials", "principal"},
     "typed_calls": names("_asgi _json dialects errors inprocess messages operations principal"),

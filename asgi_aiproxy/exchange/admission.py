@@ -8,7 +8,7 @@ when the exchange has ended.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from asgi_aiproxy.messages import Usage
     from asgi_aiproxy.prices import SentRequest
     from asgi_aiproxy.principal import Principal
+    from asgi_aiproxy.stores.base import Store
 
 logger = logging.getLogger("asgi_aiproxy")
 
@@ -79,19 +80,23 @@ class BatchAdmission(Protocol):
     def limited(self) -> bool:
         """Whether the caller has a budget."""
 
+    @property
+    def store(self) -> Store:
+        """The store of the budgets."""
+
+    def receipt(self) -> bytes:
+        """What `settle` needs for a batch that nothing is charged for."""
+
     async def charge(self, calls: Sequence[SentRequest]) -> bytes:
         """Charge the highest cost of all calls; returns what `settle` needs. Raises APIError."""
 
-    async def keep(self, name: str, receipt: bytes) -> None:
-        """Keep what `charge` returned."""
-
-    async def find(self, name: str) -> bytes | None:
-        """What was kept; None after `settle`."""
-
     async def settle(
         self, name: str, receipt: bytes, used: Sequence[tuple[str, str, Usage]]
-    ) -> None:
-        """Charge the cost of `used` instead, once: providers, models and tokens."""
+    ) -> Mapping[str, int | None]:
+        """Charge the cost of `used` instead, once: providers, models and tokens.
+
+        Returns the cost in each unit; None where a model has no price.
+        """
 
 
 def settle(

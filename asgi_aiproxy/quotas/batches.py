@@ -1,18 +1,17 @@
 """Budgets of batches: many calls that a provider makes later. Theory of operation.
 
 A batch runs for hours, longer than a reservation of a process lasts. So the highest cost of all
-its calls is charged when it is created, in one step with the check that the budgets allow it. What
-was charged is kept in the store under the batch's id. When its results are read, or it has ended
-without any, the difference to what was really used is given back, whichever worker sees that: the
-store applies the correction once, and what was kept is removed after it. A batch whose results
-are never read stays charged.
+its calls is charged when it is created, in one step with the check that the budgets allow it; a
+receipt says what was charged. When it is known what the batch used, the difference is given back,
+whichever worker sees that: the store applies a correction once. (`asgi_aiproxy.open_batches` keeps
+receipts and finds out what was used.)
 
 Vendors charge half the list price for batches (OpenAI, Anthropic), so this is what counts here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from random import getrandbits
 
 import msgspec
@@ -24,9 +23,8 @@ from asgi_aiproxy.prices.token_estimate import estimate_size
 from asgi_aiproxy.principal import Budget, Limits, Principal
 from asgi_aiproxy.quotas import grants as by
 from asgi_aiproxy.quotas.limiter import Limiter
-from asgi_aiproxy.stores.base import Admitted, BudgetReservation
+from asgi_aiproxy.stores.base import Admitted, BudgetReservation, Store
 
-_KEPT_SECONDS = 60.0 * 86_400
 _MAX_AMOUNT = 2**53 - 1
 _HALF = 2
 
@@ -39,7 +37,12 @@ class _Charged(msgspec.Struct, frozen=True, array_like=True):
     keep: float | None
 
 
-_receipt = msgspec.json.Decoder(list[_Charged]).decode
+class _Receipt(msgspec.Struct, frozen=True, array_like=True):
+    ratio: int  # the caller's price ratio in millionths
+    charged: tuple[_Charged, ...] = ()
+
+
+_receipt = msgspec.json.Decoder(_Receipt).decode
 _encode = msgspec.json.Encoder().encode
 
 
@@ -60,6 +63,15 @@ class BatchBudget:
         """Whether the caller has a budget."""
         return bool(self._limits.budgets)
 
+    @property
+    def store(self) -> Store:
+        """The store of the budgets."""
+        return self._limiter.store
+
+    def receipt(self) -> bytes:
+        """What `settle` needs for a batch that nothing is charged for."""
+        return _encode(_Receipt(self._ratio))
+
     async def charge(self, calls: Sequence[SentRequest]) -> bytes:
         """Charge the highest cost of all calls; returns what `settle` needs. Raises APIError."""
         limiter, now = self._limiter, self._limiter.clock()
@@ -76,12 +88,11 @@ class BatchBudget:
             raise by.denial_error(answer, now)
         await limiter.store.settle(answer)
         units = [budget.unit for budget in self._limits.budgets]
-        return _encode(
-            [
-                _Charged(grant.account, grant.name, unit, grant.amount, grant.keep)
-                for grant, unit in zip(taken, units, strict=True)
-            ]
-        )
+        charged = [
+            _Charged(grant.account, grant.name, unit, grant.amount, grant.keep)
+            for grant, unit in zip(taken, units, strict=True)
+        ]
+        return _encode(_Receipt(self._ratio, tuple(charged)))
 
     def _max_cost(self, budget: Budget, calls: Sequence[SentRequest]) -> int:
         tariff = self._limiter.tariffs[budget.unit]
@@ -102,33 +113,29 @@ class BatchBudget:
             total += cost
         return min(total, _MAX_AMOUNT)
 
-    async def keep(self, name: str, receipt: bytes) -> None:
-        """Keep what was charged for a batch, under a name of the batch."""
-        await self._limiter.store.set_entry(f"batch:{name}", receipt, seconds=_KEPT_SECONDS)
-
-    async def find(self, name: str) -> bytes | None:
-        """What was charged for a batch; None if it is settled, or not known."""
-        return await self._limiter.store.get_entry(f"batch:{name}")
-
     async def settle(
         self, name: str, receipt: bytes, used: Sequence[tuple[str, str, Usage]]
-    ) -> None:
-        """Replace what was charged by the cost of `used`, once: providers, models and tokens."""
-        store = self._limiter.store
-        for charged in _receipt(receipt):
-            actual = self._cost(charged.unit, used)
+    ) -> Mapping[str, int | None]:
+        """Replace what was charged by the cost of `used`, once; see `BatchAdmission.settle`."""
+        limiter, known = self._limiter, _receipt(receipt)
+        if not limiter.ready:
+            await limiter.load(self._limits)
+        units = limiter.units_of(self._limits) | {charged.unit for charged in known.charged}
+        costs = {unit: self._cost(unit, used, known.ratio) for unit in units}
+        for charged in known.charged:
+            actual = costs[charged.unit]
             if actual is None:
                 continue  # a model without a price: it stays charged
             correction = BudgetReservation(
                 charged.account, charged.name, actual - charged.amount, None, keep=charged.keep
             )
-            await store.charge(correction, once=f"batch {name} {charged.name}")
-        await store.delete_entry(f"batch:{name}")
+            await limiter.store.charge(correction, once=f"batch {name} {charged.name}")
+        return costs
 
-    def _cost(self, unit: str, used: Sequence[tuple[str, str, Usage]]) -> int | None:
+    def _cost(self, unit: str, used: Sequence[tuple[str, str, Usage]], ratio: int) -> int | None:
         tariff, total = self._limiter.tariffs[unit], 0
         for provider, model, usage in used:
-            cost = tariff.cost(provider, model, usage, self._ratio // _HALF)
+            cost = tariff.cost(provider, model, usage, ratio // _HALF)
             if cost is None:
                 return None
             total += cost
