@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal, Self
 
 from asgi_aiproxy.errors import ConfigurationError
@@ -23,6 +24,7 @@ from asgi_aiproxy.stores.base import check_store
 if TYPE_CHECKING:
     from asgi_aiproxy.keys.encryption import SecretCipher
     from asgi_aiproxy.keys.key_store import KeyStore
+    from asgi_aiproxy.keys.resource_records import ResourceRecords
     from asgi_aiproxy.keys.shared_pool import SharedPoolBackend
     from asgi_aiproxy.keys.sources import KeyFollower, KeySource
     from asgi_aiproxy.stores.base import OutagePolicy, Store
@@ -118,6 +120,15 @@ class KeyPool:
 
     def __len__(self) -> int:
         return len(self.key_set.states)
+
+    @cached_property
+    def resource_records(self) -> ResourceRecords:
+        """The records of what was created with its keys, for all apps that use the pool."""
+        from asgi_aiproxy.keys.resource_records import ResourceRecords
+
+        return ResourceRecords(
+            self.name, lambda: table.store if (table := self.table) is not None else None
+        )
 
     @property
     def max_wait_seconds(self) -> float:

@@ -7,10 +7,10 @@ share the keys, so the vendor does not separate them either. `ResourceRecords` t
 each resource that is created with a key of the pool, the id of the key and the owner: a digest of
 the caller's account (see `Principal.tenant`).
 
-A record is written once and never changed. It is kept in memory, up to a number of bytes, and as
-an entry of the pool's store, if it has one, for all workers. `ResourceOwnership` says what follows
-from it: `recorded` refuses resources that are recorded as another owner's, `strict` also those
-without a record, and `off` none.
+A record is written once and never changed. It is kept in memory, up to a number of bytes, for all
+apps with this pool, and as an entry of the pool's store, if it has one, for all workers.
+`ResourceOwnership` says what follows from it: `recorded` refuses resources that are recorded as
+another owner's, `strict` also those without a record, and `off` none.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
 from asgi_aiproxy.errors import ConfigurationError
-from asgi_aiproxy.keys.pool import KeyPool
 from asgi_aiproxy.patterns import as_patterns, matches_any
 from asgi_aiproxy.stores.base import Store, StoreUnavailableError
 from asgi_aiproxy.stores.entries import ExpiringEntries
@@ -83,25 +82,21 @@ class ResourceRecord(NamedTuple):
 class ResourceRecords:
     """The records of the resources that were created with the keys of a pool.
 
-    `store` keeps them, in place of the pool's. `clock` is the time in seconds.
+    `pool` is its name, `find_store` returns the store that keeps them, and `clock` the time in
+    seconds.
     """
 
     def __init__(
         self,
-        pool: KeyPool,
-        store: Store | None = None,
+        pool: str,
+        find_store: Callable[[], Store | None] = lambda: None,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._pool = pool
-        self._given_store = store
+        self._find_store = find_store
         self._clock = clock
         self._local = ExpiringEntries(_LOCAL_BYTES)
-
-    @property
-    def _store(self) -> Store | None:
-        table = self._pool.table
-        return table.store if self._given_store is None and table is not None else self._given_store
 
     async def remember(self, id: str, record: ResourceRecord, seconds: float) -> None:
         """Keep the record of a new resource for `seconds`; one that is known is not changed.
@@ -112,7 +107,7 @@ class ResourceRecords:
             return
         name, value = self._name(id), f"{record.owner} {record.key_id}".encode()
         self._keep(name, value, seconds)
-        if (store := self._store) is not None:
+        if (store := self._find_store()) is not None:
             try:
                 await store.set_entry(name, value, seconds=seconds)
             except StoreUnavailableError as error:
@@ -123,7 +118,7 @@ class ResourceRecords:
         if not id or len(id) > _MAX_ID:
             return None
         found = self._cached(id)
-        if found is not None or (store := self._store) is None:
+        if found is not None or (store := self._find_store()) is None:
             return found
         value = await store.get_entry(self._name(id))
         if value is None:
@@ -152,7 +147,7 @@ class ResourceRecords:
         self._local.set(name, value, now + seconds, now)
 
     def _name(self, id: str) -> str:
-        return f"resource:{self._pool.name}:{id}"
+        return f"resource:{self._pool}:{id}"
 
 
 def _decoded(value: bytes) -> ResourceRecord:

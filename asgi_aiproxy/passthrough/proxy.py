@@ -139,7 +139,9 @@ class PassthroughProxy:
         chain = as_hooks(hooks)
         owners = ownership if ownership is not None else ResourceOwnership()
         pool = self._target.provider.keys if self._target.provider is not None else None
-        self.resources = ResourceRecords(pool, owners.store) if pool is not None else None
+        self.resources = pool.resource_records if pool is not None else None
+        if pool is not None and owners.store is not None:
+            self.resources = ResourceRecords(pool.name, lambda: owners.store)
         self._context = ProxyContext(
             transport=transport if self._owned is None else self._owned,  # type: ignore[arg-type]
             recorder=self._recorder,

@@ -44,8 +44,13 @@ async def read_request_content(
     bodiless = request.method in _USUALLY_BODILESS
     inspected = request.inspected and (bodiless or not request.route.free)
     limit, whole, kind = context.max_body, context.whole_body_reason, None
-    references = references and not request.content_type.lower().startswith("multipart/")
-    if references:
+    # (An upload may be bytes of any type; the body of a call is JSON, whatever its type says.)
+    references = references and (
+        not request.content_type
+        or is_json(request.content_type)
+        or not (request.route.stateful or request.content_type.lower().startswith("multipart/"))
+    )
+    if references and not bodiless:
         check_uncompressed(request.content_encoding)
     if (inspected or references or change is not None) and request.length != 0:
         if inspected and not bodiless:

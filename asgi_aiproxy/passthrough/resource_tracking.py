@@ -73,7 +73,7 @@ class ResourceTracker:
     @property
     def reads_body(self) -> bool:
         """Whether the body must be read as a whole: its references are checked."""
-        return bool(self._owner)
+        return bool(self._owner and self._request.target.path_profile.stateful)
 
     @property
     def lists(self) -> bool:

@@ -268,7 +268,7 @@ async def test_while_the_store_is_unavailable_known_resources_are_served_and_oth
 
 async def test_records_expire_and_their_number_is_limited() -> None:
     clock = Clock()
-    records = ResourceRecords(KeyPool(KEYS), clock=clock)
+    records = ResourceRecords("p", clock=clock)
     record = ResourceRecord("team", "sk-1")
     await records.remember("f", record, 100.0)
     await records.remember("f", ResourceRecord("other", "sk-2"), 100.0)  # it is known

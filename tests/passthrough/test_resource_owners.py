@@ -460,6 +460,47 @@ async def test_another_worker_knows_the_owner(store: Store) -> None:
     assert (await two.ask(ADA, "GET", "/v1/files/file-abc123")).status == 200
 
 
+@pytest.mark.parametrize(
+    ("vendor", "path", "kind"),
+    [
+        ("gemini", "/upload/v1beta/files", "application/octet-stream"),
+        ("gemini", "/upload/v1beta/files", "text/plain"),
+        ("openai", "/v1/files", "multipart/form-data; boundary=x"),
+    ],
+)
+async def test_uploads_of_known_callers_are_streamed_whatever_their_length(
+    vendor: str, path: str, kind: str
+) -> None:
+    upstream = Upstream(answers(b"{}"))
+    limits: dict[str, Any] = {"max_inspected": 1000, "max_replay": 100}
+    app = PassthroughProxy(ROWS[vendor].using("sk"), transport=upstream.transport, **limits)
+    headers = {"content-type": kind}
+    scope = {SCOPE_KEY: ADA}
+    answer = await asgi.request(app, "POST", path, b"x" * 5000, headers=headers, **scope)
+    assert answer.status == 200, answer.body
+    body = {"contents": [], "padding": "x" * 5000}
+    json_path = "/v1beta/models/m:generateContent"
+    if vendor == "gemini":  # the body of a call is checked as a whole, also with another type
+        answer = await asgi.request(app, "POST", json_path, body, headers=headers, **scope)
+        assert answer.status == 413
+
+
+async def test_all_apps_with_a_pool_know_the_owner_without_a_store() -> None:
+    upstream = Upstream(answers(json.dumps(FILE).encode()))
+    provider = OPENAI.using(["sk-1", "sk-2"])
+    proxy = PassthroughProxy(provider, transport=upstream.transport)
+    shim = AIShim(ProviderRouter({"*": provider}), transport=upstream.transport)
+    await asgi.request(proxy, "POST", "/v1/files", b"", **{SCOPE_KEY: ADA})
+    home = upstream.keys[-1]
+    part = chat({"type": "file", "file": {"file_id": "file-abc123"}})
+    path = "/v1/chat/completions"
+    assert (await asgi.request(shim, "POST", path, part, **{SCOPE_KEY: EVE})).status == 404
+    assert len(upstream.requests) == 1
+    upstream.steps = [answers()]
+    assert (await asgi.request(shim, "POST", path, part, **{SCOPE_KEY: ADA})).status == 200
+    assert upstream.keys[-1] == home
+
+
 @pytest.mark.parametrize("keys", [1, 4])
 async def test_a_shim_checks_the_ids_in_requests_and_uses_the_key_that_holds_them(
     keys: int,
