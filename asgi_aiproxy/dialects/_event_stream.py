@@ -27,6 +27,7 @@ mean is remembered.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from struct import Struct
 from zlib import crc32
 
@@ -40,7 +41,7 @@ _PRELUDE = Struct("!III")
 _CHECKSUM = Struct("!I")
 _PRELUDE_BYTES, _CHECKSUM_BYTES = 12, 4
 _MAX_HEADERS_BYTES = 128 * 1024
-_MAX_KNOWN_HEADERS, _MAX_KNOWN_PRELUDES = 64, 256
+_MAX_KNOWN_HEADERS, _MAX_KEPT_HEADERS_BYTES, _MAX_KNOWN_PRELUDES = 64, 512, 256
 # Sizes of header values by their type; strings and byte arrays begin with their length.
 _VALUE_SIZES = {0: 0, 1: 0, 2: 1, 3: 2, 4: 4, 5: 8, 8: 8, 9: 16}
 _BYTES, _STRING = 6, 7
@@ -127,17 +128,21 @@ class EventStreamFramer:
 
     def _around(self, headers: bytes) -> tuple[bytes, bytes]:
         """What stands before and after the payload of a message with these headers."""
-        around = _around(_read_headers(headers))
+        if len(headers) > _MAX_KEPT_HEADERS_BYTES:
+            return _around(headers)
+        around = _kept_around(headers)
         if len(self._headers) < _MAX_KNOWN_HEADERS:
             self._headers[headers] = around
         return around
 
 
-def _around(headers: dict[str, str]) -> tuple[bytes, bytes]:
-    """What stands before and after the payload in the JSON text of a message.
+def _around(data: bytes) -> tuple[bytes, bytes]:
+    """What stands before and after the payload in the JSON text of a message with these headers.
 
-    Nothing after it: the payload is not used. Nothing at all: the message has no meaning.
+    Nothing after it: the payload is not used. Nothing at all: the message has no meaning. Raises
+    APIError for invalid headers.
     """
+    headers = _read_headers(data)
     match headers.get(":message-type", "event"):
         case "event":
             name = headers.get(":event-type", "")
@@ -150,6 +155,9 @@ def _around(headers: dict[str, str]) -> tuple[bytes, bytes]:
             }
             return _json.dumps({"error": error}), b""
     return (b"{" + _json.dumps(name) + b":", b"}") if name else (b"", b"")
+
+
+_kept_around = lru_cache(maxsize=_MAX_KNOWN_HEADERS)(_around)  # of all streams
 
 
 def _read_headers(data: bytes) -> dict[str, str]:

@@ -12,8 +12,8 @@ from asgi_aiproxy import _json
 from asgi_aiproxy.framing import Frame, SSEFramer
 
 _MAX_KNOWN_EVENTS = 64
-# Events with a name and one line of data that is an object.
-_split_usual = re.compile(rb"^event: ?(.*+)\ndata: ?(\{.*+)\n\n", re.MULTILINE).split
+# Events with a name and one line of data.
+_split_usual = re.compile(rb"^event: ?(.*+)\ndata: ?(.*+)\n\n", re.MULTILINE).split
 _ONLY_JSON = b'{["tfn-0123456789'  # what a JSON value begins with
 
 
@@ -31,7 +31,10 @@ class EventFramer:
         if data.find(b"\r") < 0 and not any(parts[::3]):  # there is nothing between these events
             known = {event: self._begin(event) for event in set(parts[1::3])}
             pairs = zip(parts[1::3], parts[2::3], strict=True)
-            return [known[event] + text + b"}" for event, text in pairs]
+            return [
+                known[event] + (text if text[:1] == b"{" else _json_text(text)) + b"}"
+                for event, text in pairs
+            ]
         return [self._joined(frame) for frame in self._framer.split(data)]
 
     def close(self) -> bytes | None:
@@ -40,13 +43,7 @@ class EventFramer:
         return self._joined(frame) if frame is not None else None
 
     def _joined(self, frame: Frame) -> bytes:
-        """The JSON text of an event. Data that is not JSON, such as `[DONE]`, becomes a string."""
-        data = frame.data
-        if not data.startswith(b"{"):
-            data = data.strip()
-            if data == b"[DONE]" or data[:1] not in _ONLY_JSON or not data:
-                data = _json.dumps(data.decode("utf-8", "replace"))
-        return self._begin(frame.event) + data + b"}"
+        return self._begin(frame.event) + _json_text(frame.data) + b"}"
 
     def _begin(self, event: bytes) -> bytes:
         """The beginning of the JSON text of an event with this name."""
@@ -56,3 +53,13 @@ class EventFramer:
             if len(self._known) < _MAX_KNOWN_EVENTS:
                 self._known[event] = begin
         return begin
+
+
+def _json_text(data: bytes) -> bytes:
+    """The data of an event as JSON: a string if it is something else, such as `[DONE]`."""
+    if data.startswith(b"{"):
+        return data
+    data = data.strip()
+    if data == b"[DONE]" or data[:1] not in _ONLY_JSON or not data:
+        return _json.dumps(data.decode("utf-8", "replace"))
+    return data
