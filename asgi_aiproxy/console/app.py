@@ -263,7 +263,8 @@ class Console:
             if route.again is None or isinstance(error, ClientGoneError):
                 raise
             failed = to_api_error(error)
-        shown = await self._make(route.again, replace(request, error=failed.message))
+        failed_request = replace(request, error=failed.message, error_code=failed.code or "")
+        shown = await self._make(route.again, failed_request)
         if isinstance(shown, PageAnswer):
             shown = replace(shown, status=failed.status)
         return _with_headers(shown, headers)

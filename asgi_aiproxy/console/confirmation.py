@@ -53,5 +53,5 @@ class Confirmations:
             _, digest = await self._admin.access.verify(secret.strip(), scope)
             if digest != session.proof:
                 message = "Enter the token with which you have signed in."
-                raise APIError(ErrorKind.UNAUTHORIZED, message, code="confirm")
+                raise APIError(ErrorKind.UNAUTHORIZED, message, code="confirm_token")
         return msgspec.structs.replace(session, confirmed=time.time())

@@ -30,7 +30,8 @@ async def take_attempt(store: Store, limits: Sequence[RateLimit], message: str) 
     """
     taken = await store.admit(secrets.token_hex(16), limits)
     if isinstance(taken, Denied):
-        raise APIError(ErrorKind.LIMITED, message, retry_after=taken.retry_after)
+        retry_after = taken.retry_after
+        raise APIError(ErrorKind.LIMITED, message, code="attempts", retry_after=retry_after)
     return taken
 
 

@@ -21,12 +21,15 @@ import msgspec
 
 from asgi_aiproxy.accounts.users import IdentityTakenError, User
 from asgi_aiproxy.errors import APIError, ConfigurationError, ErrorKind
+from asgi_aiproxy.ip_ranges import address_or_network
+from asgi_aiproxy.services.attempts import HOUR, TOO_MANY, attempt_limit, take_attempt
 from asgi_aiproxy.services.base import Actor
 from asgi_aiproxy.services.identity_providers import IdentityProvider, PendingAuthorization
 from asgi_aiproxy.services.sign_up import ExternalIdentity, SignUp, is_at
 from asgi_aiproxy.services.users import UserService
 
 _MAX_IDENTITIES = 10
+_BEGINNINGS = 200  # per address of a client, in an hour: each is remembered for some minutes
 
 
 class ExternalSignIn:
@@ -48,12 +51,16 @@ class ExternalSignIn:
         self._new_users = new_users
 
     async def begin(
-        self, name: str, redirect_uri: str, *, fresh: bool = False
+        self, name: str, redirect_uri: str, by: Actor, *, fresh: bool = False
     ) -> tuple[str, PendingAuthorization]:
         """Return the URL to send the browser to, and what must be remembered meanwhile.
 
         With `fresh` the provider must let the user sign in again.
         """
+        provider = self._provider(name)
+        network = address_or_network(by.address)
+        limit = attempt_limit("provider", network, _BEGINNINGS, HOUR)
+        await take_attempt(self._users.store, [limit], TOO_MANY)
         pending = PendingAuthorization(
             state=secrets.token_urlsafe(32),
             nonce=secrets.token_urlsafe(32),
@@ -61,7 +68,7 @@ class ExternalSignIn:
             redirect_uri=redirect_uri,
             fresh=fresh,
         )
-        return await self._provider(name).authorization_url(pending), pending
+        return await provider.authorization_url(pending), pending
 
     async def identity(
         self, name: str, pending: PendingAuthorization, answer: Mapping[str, str]
@@ -78,7 +85,7 @@ class ExternalSignIn:
         if provider.email_domains and not is_at(identity.verified_email, provider.email_domains):
             known = ", ".join(provider.email_domains)
             message = f"Only accounts with a verified address at one of {known} can sign in."
-            raise APIError(ErrorKind.FORBIDDEN, message, code="email")
+            raise APIError(ErrorKind.FORBIDDEN, message, code="identity_domain")
         return identity
 
     async def user_of(
@@ -114,7 +121,7 @@ class ExternalSignIn:
             rest = tuple(each for each in row.identities if each != identity)
             if not rest and not row.password:
                 message = "Set a password first: without one you could not sign in any more."
-                raise APIError(ErrorKind.INVALID, message, code="password")
+                raise APIError(ErrorKind.INVALID, message, code="last_identity")
             return msgspec.structs.replace(row, identities=rest)
 
         _, user = await self._users.edit(user.id, change)
@@ -141,7 +148,7 @@ class ExternalSignIn:
             before, user = await self._users.edit(user.id, change)
         except IdentityTakenError as error:
             message = "Another user has linked this account."
-            raise APIError(ErrorKind.INVALID, message, status=409, code="identity") from error
+            raise APIError(ErrorKind.INVALID, message, status=409, code="identity_taken") from error
         if before != user:
             await self._service.record(by, user, "user.link_identity")
         return user

@@ -167,7 +167,7 @@ class OAuthProvider:
     def _unavailable(self, error: Exception) -> APIError:
         logger.warning("identity provider %s: %s", self.name, type(error).__name__)
         message = f"{self.label} cannot be reached. Try again later."
-        return APIError(ErrorKind.OVERLOADED, message, code="identity_provider")
+        return APIError(ErrorKind.OVERLOADED, message, code="identity_provider_unavailable")
 
     def refused(self, why: str) -> APIError:
         """Log why an answer of the provider is not accepted; returns the error to raise."""

@@ -115,7 +115,7 @@ class SignUp:
             message = (
                 "This account has no verified e-mail address. Verify it there, then sign in again."
             )
-            raise APIError(ErrorKind.FORBIDDEN, message, code="email")
+            raise APIError(ErrorKind.FORBIDDEN, message, code="identity_unverified")
         self._check_domain(email)
         await self._count(by)
         row = User(

@@ -85,7 +85,7 @@ class Turnstile:
         """Check the token of a form that was sent from `address`. Raises APIError (403, 503)."""
         if not token or len(token) > _MAX_TOKEN:
             message = "Confirm that you are a person: complete the check above the button."
-            raise APIError(ErrorKind.FORBIDDEN, message, code="turnstile")
+            raise APIError(ErrorKind.FORBIDDEN, message, code="turnstile_missing")
         answer = await self._verify(token, address)
         host_differs = bool(self._host) and answer.hostname != self._host
         if not answer.success or answer.action != action or host_differs:
@@ -110,4 +110,4 @@ class Turnstile:
         except (TimeoutError, AIProxyError, msgspec.DecodeError) as error:
             logger.error("Turnstile cannot be reached: %s", type(error).__name__)
             message = "The check that you are a person is not available. Try again later."
-            raise APIError(ErrorKind.OVERLOADED, message, code="turnstile") from error
+            raise APIError(ErrorKind.OVERLOADED, message, code="turnstile_unavailable") from error

@@ -396,6 +396,21 @@ async def test_operators_manage_users_below_them_in_the_console() -> None:
     assert (await new.send("GET", "/c/users")).status == 403
 
 
+async def test_errors_of_signing_in_are_in_the_language_of_the_page() -> None:
+    found = site()
+    browser = found.browser()
+    browser.language = "zh"
+    assert "用户名或密码错误" in (await sign_in(browser)).text
+    assert (
+        "此链接已失效"
+        in (
+            await browser.submit(
+                (await browser.open("/password?link=x")).page.form("/password"), password=PASSWORD
+            )
+        ).text
+    )
+
+
 async def test_pages_of_users_are_complete_in_chinese_without_inline_code() -> None:
     found = site()
     browser = await verified(found)

@@ -70,7 +70,8 @@ async def _begin(request: PageRequest, purpose: Purpose, target: str) -> PageAns
     users, name = request.tools.users, request.path["provider"]
     here = users.origin or request.origin
     callback = request.url(f"/sign-in/with/{segment(name)}/callback")
-    url, pending = await users.external.begin(name, here + callback, fresh=purpose == "confirm")
+    by, fresh = visitor_actor(request), purpose == "confirm"
+    url, pending = await users.external.begin(name, here + callback, by, fresh=fresh)
     step = ProviderStep(
         provider=name,
         pending=pending,
@@ -108,7 +109,7 @@ async def _callback(request: PageRequest) -> PageAnswer:
             user = await users.external.link(user, identity, by)
         elif identity.id not in user.identities:
             message = "Sign in with the account that is linked with this user."
-            raise APIError(ErrorKind.FORBIDDEN, message, code="identity")
+            raise APIError(ErrorKind.FORBIDDEN, message, code="identity_other")
         path, cookies = step.next, [await new_session(request, user)]
     if step.session:
         await request.tools.sessions.delete_named(step.session)
