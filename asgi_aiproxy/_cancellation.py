@@ -11,7 +11,7 @@ The first two work as `asyncio.timeout` does: a callback notes the reason and ca
 the wait unwinds with CancelledError, which closes sockets and frees keys on its way; the context
 manager that owns the limit then takes the cancellation back (`task.uncancel()`) and raises the
 reason instead. If the task was also cancelled by somebody else, `uncancel()` is still above the
-count at entry, and the cancellation goes on unchanged.
+count at entry, and the cancellation continues unchanged.
 
 Two context managers do this. `Deadline` has a timer of its own and limits one block.
 `RequestMonitor` covers a whole request: it watches for the disconnect, and for the *progress* that

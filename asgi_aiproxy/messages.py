@@ -149,7 +149,7 @@ class Thinking(FrozenStruct, frozen=True, kw_only=True):
 class Request(FrozenStruct, frozen=True, kw_only=True):
     """A chat request. `extra` holds members that have no neutral meaning, keyed by dialect.
 
-    `conversation` is the id of the conversation to go on in, as the provider that keeps it knows
+    `conversation` is the id of the conversation to continue, as the provider that keeps it knows
     it; empty to have one kept from now on, None if the client does not request one.
     """
 
@@ -170,7 +170,7 @@ class Request(FrozenStruct, frozen=True, kw_only=True):
     frequency_penalty: float | None = None
     user: str = ""
     stream: bool = False
-    stream_usage: bool = True  # the client wants usage in the stream
+    stream_usage: bool = True  # the client requested usage in the stream
     conversation: str | None = None
     extra: Extra = {}
 
@@ -263,7 +263,7 @@ class BlockEnd(FrozenStruct, frozen=True, tag=True):
 class MessageEnd(FrozenStruct, frozen=True, tag=True):
     """The response is complete; `word` is the vendor's stop reason, `refusal` its explanation.
 
-    `conversation` is what the next request goes on in, if the provider keeps the conversation.
+    `conversation` is what the next request continues, if the provider keeps the conversation.
     """
 
     stop: StopReason

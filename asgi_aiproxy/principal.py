@@ -253,7 +253,7 @@ class Principal:
 
     @property
     def tenant(self) -> str:
-        """A digest of the account, or of the id, to whose callers a thing belongs."""
+        """A digest of the account, or of the id, to whose callers an item belongs."""
         account = f"account:{self.account}" if self.account else f"id:{self.id}"
         return hashlib.sha256(account.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 

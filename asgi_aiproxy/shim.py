@@ -98,7 +98,7 @@ class Shim(TypedCalls, ExplainsCalls):
     the session and the tags of calls for their records. `receipts` says where an answer shows what
     it cost; by default in the header `aiproxy-cost`, if a `Quota` prices it. `apis` are further
     APIs that are served: dialects, or operations (see `asgi_aiproxy.operations`). `conversations`
-    lets clients go on in conversations that a provider keeps: with a `Sealer` in all workers that
+    lets clients continue conversations that a provider keeps: with a `Sealer` in all workers that
     have its key, with True in this process. `prices` are shown in the list of models. `ownership`
     says which files and other resources of providers callers may use (see `ResourceOwnership`).
 

@@ -98,7 +98,7 @@ class ChatAnswer(msgspec.Struct, frozen=True):
 
     @property
     def conversation(self) -> str:
-        """What the next request goes on in, if the provider keeps the conversation."""
+        """What the next request continues, if the provider keeps the conversation."""
         return self.response.conversation
 
     @property

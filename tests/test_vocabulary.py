@@ -43,6 +43,11 @@ RETIRED_WORDS = re.compile(
            | so[ ]many[ ]seconds          # (`seconds` seconds)
            | what[ ]came | proper[ ]end   # (the received bytes; the end)
            | the[ ]most[ ]that            # (the maximum)
+           | goes[ ]on                    # (continues)
+           | everybody                    # (anyone, every caller)
+           | once[ ]more                  # (again)
+           | as[ ](?:it|they)[ ]came      # (unchanged)
+           | in[ ]vain                    # (without success)
       )\b
     | (?<![Tt]here[ ])\b(?:is|are)[ ]none\b(?![ ]of)   # (is invalid, is missing)
     | (?i:(?<!there[ ])\bis[ ]no[ ](?!longer|more|less|later)\w)   # (is not a)

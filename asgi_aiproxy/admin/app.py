@@ -75,7 +75,7 @@ class AdminApp:
     public. `self_service` is what callers may create for themselves; by default nothing. `settings`
     are those that `GET /settings` returns. Changes are recorded in `audit`, by default the audit
     log of the store. `users` manages users, by default those of the store. `explain` explains
-    requests: `partial(ai.explain, limits=quota.explain)`;
+    requests: `partial(ai.explain, limits=quota.explain)`.
     `callers` are callers that it may be requested for and that have no token in the store, by their
     ids. `router` is a `ProviderRouter` whose routes are listed, `prices` are those of `Quota`.
     `clock` returns Unix time. While the app is open (`lifespan`), it publishes the number of calls

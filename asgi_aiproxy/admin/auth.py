@@ -4,7 +4,7 @@ A valid token is always accepted, whatever was sent before: behind a reverse pro
 address, other clients must not be able to lock an operator out. Invalid tokens are counted by
 client address (as the server reports it). When too many arrive within a minute, further invalid
 ones get 429 with `retry-after`, and the log has one warning: a script with an old token stops, and
-an operator learns of somebody guessing. What makes guessing hopeless is the length of a token:
+an operator sees attempts to guess. What makes guessing hopeless is the length of a token:
 tokens of the store have 226 random bits, and a short administrator's token causes a warning.
 """
 

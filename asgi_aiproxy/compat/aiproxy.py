@@ -80,7 +80,7 @@ class AIProxyRoutes(CompatApp):
       `version`, one of Coze must have `bot_id` and `user`.
     - `chatgpt_web`, `claude_web`: base URL of the web site whose requests are forwarded with the
       caller's own session; None refuses them. Both sites forbid or limit such use in their terms.
-    - `verify`: finds the callers of this gateway; without it everybody may use the keys.
+    - `verify`: finds the callers of this gateway; without it anyone may use the keys.
     - `gemini_model`: the model of requests to Google that name none.
     - `around`: wraps each app that calls a vendor, for example in `Quota`.
     - `transport`, `record`: as for `Shim`.

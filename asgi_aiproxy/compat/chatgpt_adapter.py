@@ -83,7 +83,7 @@ class ChatGPTAdapterRoutes(CompatApp):
     - `router`: answers models by name. `custom/MODEL` and `coze/BOT_ID` go to the providers of a
       `ProviderRouter` that are named `custom` and `coze`.
     - `interpreter`: the server of Open Interpreter, for the model `open-interpreter`.
-    - `verify`: finds the callers of this gateway; without it everybody may use the keys.
+    - `verify`: finds the callers of this gateway; without it anyone may use the keys.
     - `around`: wraps the app that calls providers, for example in `Quota`.
     - `transport`, `record`, `hooks`: as for `Shim`. `PromptMarkers` are the markers of prompts,
       `TextReplacements` the `matcher` of the configuration; `custom/MODEL` is given tools by

@@ -49,7 +49,7 @@ class ChatGPTToAPIRoutes(CompatApp):
     - `admin_password`: what administrators send in `Authorization`, without `Bearer`. Required.
     - `api_keys`: keys that callers must send, the lines of `api_keys.txt`.
     - `verify`: finds further callers by tokens of this gateway. Without it and `api_keys`
-      everybody may use the keys of the provider.
+      anyone may use the keys of the provider.
     - `proxies`: URLs of outbound proxies that are used in turn (see `parse_proxies`).
     - `models`: the provider's model for names that clients send.
     - `around`: wraps the app that calls the provider, for example in `Quota`.

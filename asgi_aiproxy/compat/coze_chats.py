@@ -1,8 +1,8 @@
 """Coze's bots for `AIProxyRoutes`: which bot, with which key, and in which conversation.
 
-Where everybody may use the keys, as in aiproxy, clients see and send Coze's own ids of
+Where anyone may use the keys, as in aiproxy, clients see and send Coze's own ids of
 conversations. Callers with tokens of this gateway get sealed tokens in their place, so that none of
-them can go on in the conversation of another.
+them can continue the conversation of another.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class CozeChats:
         ]
 
     def member(self, id: str) -> dict[str, str]:
-        """Return the member of a request that goes on in the conversation of a client's id."""
+        """Return the member of a request that continues the conversation of a client's id."""
         if not id:
             return {}
         if self._sealed or id.startswith(CONVERSATION_PREFIX):

@@ -27,7 +27,7 @@ def not_enabled(what: str, option: str) -> APIError:
 
 
 def challenge(site: str) -> APIError:
-    """Return the error (403) for a site that wants to see a person before it answers."""
+    """Return the error (403) for a site that requires a person before it answers."""
     message = (
         f"{site} requests a challenge (captcha or browser check) for this credential. This gateway "
         "solves none: open the site in a browser, or use the vendor's API with an API key."

@@ -270,7 +270,7 @@ def configuration_warnings(settings: Settings) -> list[str]:
         )
     if settings.metrics and settings.metrics_token is None:
         warnings.append(
-            "metrics: everybody who reaches the server can read /metrics (models, traffic and "
+            "metrics: anyone who reaches the server can read /metrics (models, traffic and "
             "cost). Set metrics_token to require it as a bearer token."
         )
     closed = durable and not settings.anonymous and settings.admin_token is None

@@ -4,7 +4,7 @@
   token and model;
 - `config_files`: merge settings into a JSON or TOML file;
 - `codex_models`: a list of models for Codex;
-- `checks`: ask a running gateway what the client will ask, and say what is missing.
+- `checks`: send a running gateway what the client will send, and report what is missing.
 """
 
 from __future__ import annotations

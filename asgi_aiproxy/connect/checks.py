@@ -1,4 +1,4 @@
-"""Ask a gateway what a client will ask it, and say what is missing and what to do about it.
+"""Send a gateway what a client will send, and report what is missing and what to do about it.
 
 The requests are those of the client: its list of models in the form of its API, its probe, the path
 of its calls, a WebSocket handshake if it prefers one, and, if wanted, one small streamed call. The
@@ -119,7 +119,7 @@ class _Checks:
         if status in (401, 403):
             return Finding("ok", f"HEAD / is answered ({status})")
         if status >= 400:
-            return Finding("note", f"HEAD / is answered {status}", "The client goes on without it.")
+            return Finding("note", f"HEAD / is answered {status}", "The client works without it.")
         return Finding("ok", "HEAD / is answered")
 
     async def models(self) -> tuple[tuple[str, ...], list[Finding]]:

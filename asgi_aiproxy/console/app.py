@@ -277,7 +277,7 @@ class Console:
         if not is_same_origin(request.scope) or not _equal(token, request.visitor.form):
             message = (
                 "This form was not sent by this page, or the page is too old. Load it again and "
-                "send the form once more."
+                "send the form again."
             )
             raise APIError(ErrorKind.FORBIDDEN, message, code="form")
         return form

@@ -2,7 +2,7 @@
 
 A step is an entry of the store for a few minutes, under the SHA-256 of a random id and of the
 mount; the browser has the id in a cookie of its own. A step is taken once: of two requests with the
-same id one goes on. The cookie is `SameSite=Lax`, because a browser that comes back from an
+same id one continues. The cookie is `SameSite=Lax`, because a browser that comes back from an
 identity provider does not send cookies that are `Strict`.
 """
 

@@ -293,7 +293,7 @@ class OutboundDialect(ABC):
     native_errors: ClassVar[bool] = True  # errors have the format that clients of this API expect
     # The operation that counts the tokens of a request, if the API has one.
     token_count_operation: ClassVar[str] = ""
-    # The API keeps conversations, which later requests go on in: `Request.conversation`.
+    # The API keeps conversations, which later requests continue: `Request.conversation`.
     keeps_conversations: ClassVar[bool] = False
     # The tool names that it accepts; None if any is accepted, or the rule is not known.
     tool_names: ClassVar[ToolNameRule | None] = None

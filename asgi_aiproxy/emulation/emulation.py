@@ -8,7 +8,7 @@ them into calls of the neutral model, so that every client API shows them as its
 as usual; only what may be a call is held.
 
 A reply that cannot be used (a call that is cut off, invalid or of another tool, a required call
-that is missing, JSON that does not fit the schema) is requested once more, together with what is
+that is missing, JSON that does not fit the schema) is requested again, together with what is
 wrong with it. If the second reply is invalid too, the request fails with the code
 `emulation_failed`; if nothing was sent to the client yet, the next target is tried.
 

@@ -230,7 +230,7 @@ class EmulationFilter:
         return self._repeated or (self._answered and not self._wrote_text)
 
     async def _correct(self, problem: str) -> None:
-        """Request the reply once more; raise EmulationFailedError if it is invalid again."""
+        """Request the reply again; raise EmulationFailedError if it is invalid again."""
         self.remarks += ("corrected",)
         reply = "".join(self._reply)[:_MAX_REPLY]
         self._held, self._problem, self._repeated = [], "", False

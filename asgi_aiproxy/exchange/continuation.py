@@ -2,7 +2,7 @@
 
 Some providers keep conversations: Coze always, OpenAI's Responses API on request. Where such a
 provider answers a client of another API, the last chunk and the whole response have a member
-`conversation`: a token. A request with this token goes on in that conversation, and only what is
+`conversation`: a token. A request with this token continues that conversation, and only what is
 new needs to be sent. `"conversation": "new"` begins a conversation that is kept.
 
 A token is the provider, the id of its API key, and the provider's own id of the conversation,

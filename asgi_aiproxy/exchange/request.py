@@ -29,7 +29,7 @@ class GatewayRequest(msgspec.Struct, frozen=True, dict=True):
 
     - `face`, `operation`: the API that the client speaks, and what it requested.
     - `model`, `stream`: the requested model, and whether the response is to be streamed.
-    - `usage_wanted`: whether the client wants token counts at the end of a stream.
+    - `usage_wanted`: whether the client requested token counts at the end of a stream.
     - `body`, `fields`: a JSON body, and its members, still encoded.
     - `others`: the models named in the body beside `model`; only set for callers that may not use
       all models, or that have a budget.
@@ -51,7 +51,7 @@ class GatewayRequest(msgspec.Struct, frozen=True, dict=True):
     - `filters`: makes the filters that the events of a response pass through, for each attempt.
     - `labels`: the session and the tags that it is attributed to.
     - `ended`: called with the usage record.
-    - `conversation`: the provider's id of the conversation to go on in; empty to begin one, None if
+    - `conversation`: the provider's id of the conversation to continue; empty to begin one, None if
       the client wants none.
     - `results`: what results of tool calls are sent as, by the ids that the client has of them.
     """

@@ -346,7 +346,7 @@ def _guarded_translator(
 ) -> GuardedTranslator:
     """The translator of a response that filters see.
 
-    `framer` is that of a stream; `stream`: the client wants one.
+    `framer` is that of a stream; `stream`: the client requested one.
     """
     emulated = prepared.emulated
     guarded: GuardedTranslator

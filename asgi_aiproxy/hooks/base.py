@@ -13,7 +13,7 @@ of the methods of `Hook`, or an async function, which is called as its `before`.
 
 A hook must not hold up the application: `before` and `after` are given `seconds`. One that raises
 or takes longer has failed: with `on_failure="closed"` the request is answered with 503, with
-"open" it goes on without the hook; both are logged. An APIError is not a failure: the client is
+"open" it continues without the hook; both are logged. An APIError is not a failure: the client is
 sent it. Code that blocks the event loop is not interrupted; run it in a thread.
 """
 
@@ -50,7 +50,7 @@ class Call:
     - `principal`: the caller.
     - `face`, `operation`: the client's API and what it requested, such as `openai_chat` and
       `chat.completions`.
-    - `stream`: whether the client wants a stream.
+    - `stream`: whether the client requested a stream.
     - `request_id`: its id in responses, errors and logs.
     - `members`: the members of the JSON body, still encoded.
     - `form_fields`: the texts of an upload's fields.
@@ -85,7 +85,7 @@ class Call:
 
     @property
     def stream(self) -> bool:
-        """Whether the client wants a stream."""
+        """Whether the client requested a stream."""
         return self._sent.stream
 
     @property
@@ -216,7 +216,7 @@ class Hook:
     """Base class of hooks: override what is needed.
 
     - `seconds`: the time limit of `before` and of `after`.
-    - `on_failure`: whether a request is refused (`"closed"`) or goes on (`"open"`) if the hook
+    - `on_failure`: whether a request is refused (`"closed"`) or continues (`"open"`) if the hook
       fails.
     """
 

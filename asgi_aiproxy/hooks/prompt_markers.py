@@ -60,7 +60,7 @@ class PromptMarkers(Hook):
 
     - `markers`: the names of the markers that are obeyed (`@` for insertions); by default all but
       `debug`, which writes prompts to the log. Others stay in the text.
-    - `allow`: whether a caller may use markers; by default everybody may. The markers of others
+    - `allow`: whether a caller may use markers; by default every caller may. The markers of others
       stay in the text.
 
     Raises ConfigurationError for an unknown name, or if a library is not installed

@@ -37,7 +37,7 @@ from asgi_aiproxy.stores import Store
 
 _STATE, _SEALING, _ADMIN = "aiproxy.state", "aiproxy.sealing-key", "aiproxy.admin-token"
 _OPEN_TO_ALL = (
-    "anonymous = true: as before, everybody who reaches the server may use the keys; remove it to "
+    "anonymous = true: as before, anyone who reaches the server may use the keys; remove it to "
     "require tokens"
 )
 # Apps that knew no callers, and settings that decide about callers.
@@ -113,7 +113,9 @@ def _new_settings(plan: Plan, text: str, path: Path, needs_store: bool) -> dict[
     folder = path.absolute().parent
     if _OPEN & set(wanted.get("compat", {})) and not _CALLERS & set(old):
         if text:
-            plan.leave("callers", "need a token now; anonymous = true lets everybody in, as before")
+            plan.leave(
+                "callers", "need a token now; anonymous = true accepts every caller, as before"
+            )
         else:
             wanted["anonymous"] = True
             plan.take("callers", _OPEN_TO_ALL)

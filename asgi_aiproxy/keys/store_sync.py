@@ -111,7 +111,7 @@ class StoreSync:
 
     async def start(self, seconds: float | None = None) -> None:
         """Read keys and health, and watch for changes from now on. Waits at most `seconds`; reading
-        goes on in the background if it takes longer, or the store is unavailable."""
+        continues in the background if it takes longer, or the store is unavailable."""
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             self._loop, self._ready = loop, False

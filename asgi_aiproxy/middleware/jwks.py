@@ -5,8 +5,8 @@ its discovery document, `{issuer}/.well-known/openid-configuration` (OpenID Conn
 unless `jwks_url` names it.
 
 - The key set is fetched for the first token and kept. When it is older than `max_age` seconds, a
-  background task fetches it again and requests go on with the old one, which stays in use for up
-  to `stale` seconds while the provider cannot be reached.
+  background task fetches it again. Meanwhile requests use the old one, for up to `stale` more
+  seconds while the provider cannot be reached.
 - A token that names an unknown key may be signed with a new one (key rotation): the set is fetched
   again, once for all requests that wait, and at most every 10 seconds, so that forged tokens do
   not become requests to the provider.

@@ -272,7 +272,7 @@ class _ResumedResponse:
 
 
 async def _hold(response: UpstreamResponse) -> UpstreamResponse:
-    """Read a response to its end, as a BufferedResponse; one that is too long goes on."""
+    """Read a response to its end, as a BufferedResponse; one that is too long stays a stream."""
     pieces: list[bytes] = []
     size = 0
     while data := await response.read():

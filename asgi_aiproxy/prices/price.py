@@ -173,7 +173,7 @@ class Rates(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def _each(dollars: float) -> int:
-    """A price of one thing, in millionths of a micro-dollar."""
+    """The price of one kind of unit, in millionths of a micro-dollar."""
     return int(Decimal(str(dollars)) * _MILLION * _MILLION)
 
 

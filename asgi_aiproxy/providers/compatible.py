@@ -58,7 +58,7 @@ DASHSCOPE = Provider(
 )
 # https://docs.z.ai/api-reference/llm/chat-completion (GLM; in China: base_url
 # https://open.bigmodel.cn/api/paas/v4). Thinking is a switch; `tool_choice` is always auto; one
-# stop word. Streams end with usage without being asked.
+# stop word. Streams end with usage without a request for it.
 ZAI = Provider(
     name="zai",
     refusals=refusal_codes.ZAI,

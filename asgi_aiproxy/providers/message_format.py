@@ -2,8 +2,8 @@
 
 OpenAI's chat format has grown, and vendors with that format have members of their own. Most vendors
 skip what they do not know; Mistral, Groq and Cerebras refuse the request, with 400 or 422. Clients
-notice when a conversation goes on with another vendor: they send back what the first one answered,
-such as its reasoning, and members that only OpenAI has.
+notice when a conversation continues with another vendor: they send back what the first one
+answered, such as its reasoning, and members that only OpenAI has.
 
 A `MessageFormat` describes what a vendor has of the messages. The rest is written in the words that
 the vendor has (a refusal becomes text), or removed: an earlier answer's reasoning without mention,

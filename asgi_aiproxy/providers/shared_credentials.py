@@ -4,7 +4,7 @@ The store holds one row for each key of a provider: the credential, encrypted fo
 the source needs to renew it. A worker that needs a newer credential
 
 1. reads the row: if another worker has renewed it, that is the credential;
-2. takes the row's only slot, which expires with its holder, and reads the row once more;
+2. takes the row's only slot, which expires with its holder, and reads the row again;
 3. fetches, writes the row and frees the slot.
 
 A worker that finds the slot taken uses the credential in the row while that is valid; otherwise it

@@ -88,7 +88,7 @@ class ResponseState:
 
     - `store`: where all workers remember them. Without one only this process does.
     - `stash`: keep the content of conversations, so that clients can refer to responses of any
-      provider, and go on with another provider. Off by default.
+      provider, and continue with another one. Off by default.
     - `sealer`: encrypts the content. Required unless the store is a `MemoryStore`.
     - `seconds`: how long a response is remembered.
     - `max_bytes`: the largest conversation that is kept, in bytes before compression.

@@ -338,7 +338,7 @@ def _unknown_response(
     return invalid(
         f"'previous_response_id' is not available for the model {call.model!r}: its provider keeps "
         "no responses, and the gateway does not either. Send the whole conversation in 'input', "
-        "with the items of earlier responses as they came; or the operator sets the option "
+        "with the items of earlier responses unchanged; or the operator sets the option "
         "responses.stash (ResponseState(stash=True)).",
         "previous_response_id",
         "unsupported_parameter",

@@ -41,7 +41,7 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One change.
 
     - `id`, `at`: a random id, and Unix time.
-    - `actor`, `actor_name`: id and name of the caller; `source`: how it came (`admin`, `cli`,
+    - `actor`, `actor_name`: id and name of the caller; `source`: its origin (`admin`, `cli`,
       `code` ...); `address`: its IP address or host; `request_id`: of its request.
     - `action`: what was done, such as `token.edit`.
     - `target`: the object, such as `token/<id>`.

@@ -2,7 +2,7 @@
 
 Each write replaces the file by a new snapshot. Changes that are made while a snapshot is written
 share the next one. A write that fails (most likely because the disk is full) is repeated until it
-succeeds; the log says when failing begins and when it ends. A caller that waits in `written` gets
+succeeds; the log says when failures begin and end. A caller that waits in `written` gets
 an error at once. Before that `on_failure` undoes its change, so that such a change is made both on
 disk and in memory, or in neither.
 """

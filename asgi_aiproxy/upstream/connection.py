@@ -11,7 +11,7 @@ queue and no task per request, except for uploading a streamed body.
 - End of life: `lost` holds the exception that ended the connection, set once and raised by every
   later call; `gone` completes when the socket is closed. Everything that must end a connection
   (a protocol error, a TLS error, `abort` after a cancelled call) goes through `_end`, which closes
-  the socket at once: a vendor must not go on generating for a client that has left.
+  the socket at once: a vendor must not continue to generate for a client that has left.
 - Reuse: `finish` ends an exchange. The connection can carry another one only if the response was
   read completely and delimited by its own framing, and if the upload was complete.
 - Change of protocol (TLS, a proxy's reply): whatever was received before the change and not read is

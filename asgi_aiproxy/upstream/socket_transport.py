@@ -1,8 +1,8 @@
 """The default transport: HTTP/1.1 over the event loop's own connections.
 
 It exists for two properties that client libraries do not combine: a cancelled call closes its
-connection at once, whatever it waits for, so that a model does not go on generating for a client
-that has left; and a call costs tens of microseconds.
+connection at once, whatever it waits for, so that a model does not continue to generate for a
+client that has left; and a call costs tens of microseconds.
 
 Theory of operation. There is one `_Pool` for each event loop, since sockets belong to a loop; it
 counts the requests in flight and keeps idle connections by origin (scheme, host, port, proxy).
@@ -54,7 +54,7 @@ class SocketTransport:
 
     A provider may close an idle connection just when the next request is sent on it. If no byte of
     a response was received, an idempotent request (RFC 9110, 9.2.2) whose body is not streamed is
-    sent once more, on a new connection. A POST is never repeated: it may have been processed.
+    sent again, on a new connection. A POST is never repeated: it may have been processed.
 
     Raises ConfigurationError if `proxy` or `ca` is invalid, or a time is not above 0.
     """

@@ -1,4 +1,4 @@
-"""`AIProxyRoutes`: clients of aiproxy and any-proxy go on unchanged."""
+"""`AIProxyRoutes`: clients of aiproxy and any-proxy work unchanged."""
 
 from __future__ import annotations
 

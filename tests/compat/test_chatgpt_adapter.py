@@ -1,4 +1,4 @@
-"""`ChatGPTAdapterRoutes`: clients of chatgpt-adapter go on unchanged."""
+"""`ChatGPTAdapterRoutes`: clients of chatgpt-adapter work unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`ChatGPTToAPIRoutes`: clients and scripts of ChatGPT-to-API go on unchanged."""
+"""`ChatGPTToAPIRoutes`: clients and scripts of ChatGPT-to-API work unchanged."""
 
 from __future__ import annotations
 

@@ -156,7 +156,7 @@ async def check_answer(case: Case, face: str) -> None:
     elif case.usage is not None:
         assert record.usage is not None
         assert (record.usage.input, record.usage.output) == case.usage[:2]
-    if relayed(case, face):  # as it came: its form is the vendor's
+    if relayed(case, face):  # unchanged: its form is the vendor's
         return
     read = READERS[face].stream if case.stream else READERS[face].whole
     found = read(answer.body)

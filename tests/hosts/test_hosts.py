@@ -306,7 +306,7 @@ async def test_behind_http_middleware_a_disconnect_ends_the_request_to_the_provi
         await exchange.message()
         exchange.disconnect(send_fails=how.endswith("fails"))
         await asyncio.wait_for(upstream.closed.wait(), 5)
-        with suppress(OSError):  # the host writes once more
+        with suppress(OSError):  # the host writes again
             await exchange.ended()
     assert upstream.open == 0
 

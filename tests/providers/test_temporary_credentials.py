@@ -77,7 +77,7 @@ async def test_callers_wait_for_one_fetch_in_another_thread(
     source.gate.clear()
     callers = [asyncio.create_task(cache.current("role:a")) for _ in range(50)]
     await until(lambda: bool(source.fetched))
-    assert not any(caller.done() for caller in callers)  # the loop goes on meanwhile
+    assert not any(caller.done() for caller in callers)  # the loop continues meanwhile
     source.gate.set()
     assert set(await asyncio.gather(*callers)) == {"token-1"}
     ((secret, thread),) = source.fetched

@@ -29,7 +29,7 @@ class Slow(MemoryStore):
     def __init__(self, held: int) -> None:
         super().__init__()
         self._missing = held
-        self._everybody = asyncio.Event()
+        self._all_present = asyncio.Event()
 
     async def admit(
         self,
@@ -41,9 +41,9 @@ class Slow(MemoryStore):
     ) -> Admitted | Denied:
         self._missing -= 1
         if self._missing <= 0:
-            self._everybody.set()
+            self._all_present.set()
         async with asyncio.timeout(60):
-            await self._everybody.wait()
+            await self._all_present.wait()
         return await super().admit(holder, grants, ttl=ttl, one_of=one_of)
 
 

@@ -41,7 +41,7 @@ def read(chunks: list[dict[str, Any]]) -> None:
             index, delta = choice["index"], choice["delta"]
             assert type(index) is int
             assert isinstance(delta, dict)
-            assert index not in finished, "a choice goes on after its end"
+            assert index not in finished, "a choice continues after its end"
             assert delta.get("role") == (None if index in roles else "assistant")
             roles.add(index)
             for name in ("content", "refusal"):

@@ -61,7 +61,7 @@ async def give_up(call: Any, left: Left) -> float:
 async def test_while_it_connects(kind: Kind, record_property: Any) -> None:
     """The TCP connection is open, and the call waits for the server's part of the handshake."""
     if kind.library != "sockets":
-        pytest.skip("pyreqwest goes on until its own limit, httpx forgets to close the socket")
+        pytest.skip("pyreqwest continues until its own limit, httpx forgets to close the socket")
     left = Left()
     transport = kind()
     async with Wire(left.watch) as wire:
@@ -72,7 +72,7 @@ async def test_while_it_connects(kind: Kind, record_property: Any) -> None:
 
 async def test_while_it_waits_for_the_head(kind: Kind, record_property: Any) -> None:
     if kind.library == "reqwest":
-        pytest.skip("pyreqwest lets the provider go on: the reason why it is not the default")
+        pytest.skip("pyreqwest lets the provider continue: the reason why it is not the default")
     left = Left()
 
     async def handler(line: Line) -> None:
@@ -88,7 +88,7 @@ async def test_while_it_waits_for_the_head(kind: Kind, record_property: Any) -> 
 
 async def test_while_it_waits_for_the_rest_of_the_head(kind: Kind, record_property: Any) -> None:
     if kind.library == "reqwest":
-        pytest.skip("pyreqwest lets the provider go on")
+        pytest.skip("pyreqwest lets the provider continue")
     left = Left()
 
     async def handler(line: Line) -> None:
@@ -183,7 +183,7 @@ async def test_closing_an_answer_in_its_middle_closes_its_connection(
         moment = time.perf_counter()
         await answer.aclose()
         await left.after(moment, record_property)
-        await answer.aclose()  # and once more does no harm
+        await answer.aclose()  # and again does no harm
     await close(transport)
 
 
@@ -214,7 +214,7 @@ async def test_while_it_waits_for_a_free_connection(kind: Kind) -> None:
 
 async def test_hundreds_of_calls_cancelled_at_any_moment_leave_nothing_behind(kind: Kind) -> None:
     if kind.library == "reqwest":
-        pytest.skip("pyreqwest lets the provider go on")
+        pytest.skip("pyreqwest lets the provider continue")
     handling = 0
 
     async def handler(line: Line) -> None:

@@ -7,7 +7,7 @@ where an operator switched it on (`asgi_aiproxy.compat`).
 - `request_encoder`: neutral requests to a question;
 - `streams`: snapshots of the answer, or their differences (`delta_encoding` v1), to neutral events.
 
-The site keeps conversations. A client goes on in one by the ids that it gets in the last chunk:
+The site keeps conversations. A client continues one by the ids that it gets in the last chunk:
 `chatgpt_web: {"conversation_id", "parent_message_id", "last_message_id"}`; then only what was added
 after the last answer is sent. The site reports no usage.
 """
@@ -43,7 +43,7 @@ class ChatGPTWeb(OutboundDialect):
             return _parsing.unparsable_response_error(status, body)
         if "wss_url" in answer:
             return APIError(
-                ErrorKind.UPSTREAM, "The site wants to answer over a WebSocket, which is not read."
+                ErrorKind.UPSTREAM, "The site answers over a WebSocket, which is not supported."
             )
         detail = answer.get("detail")
         message = _parsing.get_text(detail, "message") if isinstance(detail, dict) else detail

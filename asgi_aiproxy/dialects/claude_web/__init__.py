@@ -6,7 +6,7 @@ where an operator switched it on (`asgi_aiproxy.compat`, which also finds the or
 the conversation that the path needs).
 
 The site takes one text. A conversation of several messages becomes one, with `Human:` and
-`Assistant:` before each turn. A client goes on in a conversation of the site by its id, which it
+`Assistant:` before each turn. A client continues a conversation of the site by its id, which it
 gets in the last chunk: `claude_web: {"uuid": "..."}`; then only what was added after the last
 answer is sent. The site reports no usage.
 """

@@ -12,7 +12,7 @@ A bot is the model: its id. Instructions, tools and sampling are set at the bot,
 has no place for them. Without streaming Coze answers with a job to poll; the gateway therefore
 always requests a stream, and collects it for clients that do not.
 
-Coze keeps conversations: the id of one is `MessageEnd.conversation`. A request that goes on in one
+Coze keeps conversations: the id of one is `MessageEnd.conversation`. A request that continues one
 is sent without what was said in it. Calls of a client's tools end a chat that waits for their
 outputs: the ids of conversation and chat are in `ToolCall.extra`, and the results that a request
 ends with have them in `ToolResult.extra`. (`exchange/continuation.py` makes ids for clients of it.)

@@ -1,13 +1,13 @@
 """Signatures of other vendors in Google's API.
 
 Google's API has one place for what a vendor wants back unread: `thoughtSignature` of a part, which
-clients return as it came. Its values are base64 of bytes (Google's SDKs decode them), so a carrier
+clients return unchanged. Its values are base64 of bytes (Google's SDKs decode them), so a carrier
 (see `dialects._carriers`) stands there in base64. Other vendors sign reasoning only, so a carrier
 is always that of a thought. A stream has the text of a thought before its signature: then the
 signature comes in a part of its own, with an empty text, and belongs to the thought before it.
 
 Many clients drop thoughts, but keep the signature of a call, which Google requires. So the first
-call after signed thoughts has them as its signature once more, all in one carrier::
+call after signed thoughts has them as its signature again, all in one carrier::
 
     <vendor>.before:[[<characters of text before it>, <text>, <carrier>], ...]
 

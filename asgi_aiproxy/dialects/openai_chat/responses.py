@@ -259,7 +259,7 @@ def encode_response(response: Response, created: int, new_id: str, model: str) -
 
 
 def extensions(end: Response | MessageEnd) -> dict[str, Any]:
-    """Members that OpenAI's format does not have: of vendors, and the conversation to go on in."""
+    """Members that OpenAI's format does not have: of vendors, and the conversation to continue."""
     found = {name: end.extra[name] for name in _EXTENSIONS if name in end.extra}
     return {**found, "conversation": end.conversation} if end.conversation else found
 

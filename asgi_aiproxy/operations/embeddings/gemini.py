@@ -70,7 +70,7 @@ class GeminiEmbeddings(ClientEmbeddingsAPI):
     max_inputs = 100
 
     def decode_request(self, operation: Operation, body: bytes | Form) -> EmbeddingsRequest:
-        """Read a request. All requests of a batch must agree in what they want."""
+        """Read a request. All requests of a batch must have the same options."""
         parsed = camel(read_json(body))
         batch = operation.name == BATCH
         requests = parsed.get("requests") if batch else [parsed]

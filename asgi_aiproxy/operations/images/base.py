@@ -191,7 +191,7 @@ class OpenAIImagesClient(ClientOperation[ImagesRequest, ImagesResponse]):
         return "text/event-stream" if request.stream else "application/json"
 
     def encode_response(self, response: ImagesResponse, request: ImagesRequest) -> bytes:
-        """Write the images. A vendor's base64 becomes a `data:` URL for clients that want URLs."""
+        """Write the images. A vendor's base64 becomes a `data:` URL if URLs were requested."""
         created = int(self._now())
         usage = response.usage
         tokens = None

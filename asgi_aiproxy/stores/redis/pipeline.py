@@ -10,7 +10,7 @@ A command is never sent twice, because a write may have been carried out althoug
 lost. Whether a repetition is safe is for the caller to know (see `stores.base`).
 
 Time-outs. Every call has a deadline. One timer watches the oldest call: when it is overdue, the
-connection is given up and all calls on it fail with StoreUnavailableError. A short grace period
+connection is closed and all calls on it fail with StoreUnavailableError. A short grace period
 lets a reply be read that arrived while the event loop was busy. From then on calls fail at once,
 while a background task connects again; it stops when there were no calls for some seconds, and the
 next call starts over.

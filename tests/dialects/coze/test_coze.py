@@ -1,4 +1,4 @@
-"""Requests to Coze's chat API, its errors, and conversations that go on."""
+"""Requests to Coze's chat API, its errors, and conversations that are continued."""
 
 from __future__ import annotations
 

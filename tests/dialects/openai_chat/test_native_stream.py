@@ -130,7 +130,7 @@ EMPTY_CUSTOM = {"input": "", "name": ""}
 
 
 CALLS: list[tuple[dict[str, Any], str, str, str]] = [
-    # the call as it came, its kind, name and arguments
+    # the call unchanged, its kind, name and arguments
     ({"function": {"name": "f", "arguments": "{}"}, "custom": EMPTY_CUSTOM}, "function", "f", "{}"),
     ({"function": {"name": "f", "arguments": "{}"}, "custom": {}}, "function", "f", "{}"),
     ({"function": {"name": "f", "arguments": ""}, "custom": EMPTY_CUSTOM}, "function", "f", ""),
