@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
 from asgi_aiproxy.testing import Answer, MockProvider, serve_in_thread
@@ -154,3 +156,44 @@ def test_two_servers_share_limits_budgets_keys_and_ledger(redis: str, mock_url: 
 def booked(redis: str, caller: str, field: str = "requests") -> int:
     rows = command(redis, "usage", "--by", "principal", "--name", caller)["data"]
     return int(rows[0][field]) if rows else 0
+
+
+def signed_in(url: str) -> httpx2.Client:
+    """A browser with a session in the console of this process."""
+    client = httpx2.Client(base_url=url, follow_redirects=True, timeout=60)
+    page = client.get("/ai-console/sign-in").text
+    fields = dict(re.findall(r'name="(form_token|next)" value="([^"]*)"', page))
+    done = client.post(
+        "/ai-console/sign-in",
+        data={**fields, "token": "the-admins-token"},
+        headers={"sec-fetch-site": "same-origin"},
+    )
+    assert done.status_code == 200, done.text
+    return client
+
+
+def test_what_one_process_changes_the_console_of_the_other_shows(redis: str, mock_url: str) -> None:
+    token = command(redis, "tokens", "issue", "--name", "console-user")["secret"]
+    with served(redis, mock_url) as first, served(redis, mock_url) as second:
+        here = signed_in(first)
+        there = httpx2.Client(base_url=second, cookies=here.cookies, timeout=60)
+        page = there.get("/ai-console/groups")  # one session for both processes
+        assert page.status_code == 200
+        form = re.search(r'name="form_token" value="([^"]*)"', page.text)
+        assert form is not None
+        made = there.post(
+            "/ai-console/groups",
+            data={"form_token": form[1], "name": "made-elsewhere", "ratio": "1"},
+            headers={"sec-fetch-site": "same-origin"},
+        )
+        assert made.status_code == 303
+        assert "made-elsewhere" in here.get("/ai-console/groups").text  # at once
+        with here.stream("GET", "/ai-console/log/live") as live:
+            assert [chat(url, token) for url in (first, second)] == [200, 200]
+            events = (line for line in live.iter_lines() if line.startswith("data: "))
+            seen = [json.loads(next(events)[6:]) for _ in range(2)]
+        assert {each["status"] for each in seen} == {200}
+        # The in-flight calls and the figures of the first page are those of both.
+        until(lambda: "In flight by worker:" in here.get("/ai-console/now").text, "both workers")
+        here.close()
+        there.close()

@@ -69,6 +69,8 @@ class Console:
     - `sign_in`: whether the console signs in visitors itself, by the administrator's token or a
       token of the store; by default if there is no `identify`.
     - `gateway`: the ASGI app of the gateway, which the playground calls.
+    - `playgrounds`: further ASGI apps that the playground may call instead, by the names that it
+      shows: for example gateways in front of vendors with a fault, from the test kit.
     - `gateway_url`: where clients reach the gateway, absolute or relative to the console.
     - `name`: the name in the title of pages, unless a root user has stored another one.
     - `session_seconds`: for how long a sign-in is valid.
@@ -92,6 +94,7 @@ class Console:
         login_url: str = "",
         sign_in: bool | None = None,
         gateway: ASGIApp | None = None,
+        playgrounds: Mapping[str, ASGIApp] | None = None,
         gateway_url: str = "../",
         name: str = "AI gateway",
         session_seconds: float = 12 * 3600.0,
@@ -123,6 +126,7 @@ class Console:
             sessions=self._sessions,
             steps=StepStore(admin.store),
             gateway=gateway,
+            playgrounds=dict(playgrounds or {}),
             gateway_url=gateway_url,
             secure_cookie=secure_cookie,
             sign_in=self._sign_in,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urljoin
 
@@ -22,6 +23,7 @@ class Tools:
     sessions: SessionStore
     steps: StepStore
     gateway: ASGIApp | None
+    playgrounds: Mapping[str, ASGIApp]
     gateway_url: str
     secure_cookie: bool | None
     sign_in: bool

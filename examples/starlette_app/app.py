@@ -21,6 +21,7 @@ are encrypted with SEALING_KEY; with a Redis, set it to what `Sealer.generate()`
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from functools import partial
 
 from starlette.applications import Starlette
@@ -76,10 +77,14 @@ def vendor(
 
 
 def create_app(
-    mock_url: str | None = None, redis_url: str | None = None, admin_token: str | None = None
+    mock_url: str | None = None,
+    redis_url: str | None = None,
+    admin_token: str | None = None,
+    playgrounds: Mapping[str, OpenAIShim] | None = None,
 ) -> Starlette:
     """The whole service: its own routes, the gateway, and with `admin_token`
-    (by default, ADMIN_TOKEN) its admin API and console."""
+    (by default, ADMIN_TOKEN) its admin API and console, whose playground may also call
+    `playgrounds`."""
     store: Store = RedisStore(redis_url) if redis_url else MemoryStore()
     seals = sealer(redis_url)
     openai = vendor(OPENAI, "OPENAI_API_KEY", store, mock_url, seals)
@@ -120,7 +125,7 @@ def create_app(
             prices=prices,
         )
         admins.append(admin)
-        console = Console(admin, gateway=ai, gateway_url="../ai")
+        console = Console(admin, gateway=ai, gateway_url="../ai", playgrounds=playgrounds)
         routes += [Mount("/ai-admin", admin), Mount("/ai-console", console)]
     pools = [provider.keys for provider in providers if provider.keys is not None]
     return Starlette(routes=routes, lifespan=lifespan(store, ledger, *pools, ai, *admins))

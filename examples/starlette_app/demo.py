@@ -21,6 +21,7 @@ import uvicorn
 
 from asgi_aiproxy.testing import Answer, Fault, MockProvider, serve
 from examples.starlette_app.app import create_app
+from examples.starlette_app.faults import faulty_gateways, faulty_vendors
 
 SHOW = [
     ("OPENAI_API_KEY", "OpenAI", "gpt-4o-mini"),
@@ -38,8 +39,9 @@ async def main(arguments: argparse.Namespace) -> int:
     """Serve the example, show each vendor, and stay up until Ctrl-C."""
     mock = MockProvider(Answer(text=MOCKED, pace=0.03))
     admin_token = secrets.token_urlsafe(24)
-    async with serve(mock) as mock_url:
-        app = create_app(mock_url, admin_token=admin_token)
+    answer = Answer(text=MOCKED, pace=0.03)
+    async with serve(mock) as mock_url, serve(faulty_vendors(answer)) as faulty_url:
+        app = create_app(mock_url, admin_token=admin_token, playgrounds=faulty_gateways(faulty_url))
         config = uvicorn.Config(app, host="127.0.0.1", port=arguments.port, log_level="warning")
         server = uvicorn.Server(config)
         serving = asyncio.create_task(server.serve())

@@ -324,6 +324,60 @@ def test_a_user_makes_a_key_sees_its_first_call_and_rotates_it(site: Site, page:
         check(page, site, f"narrow{path.replace('/', '-')}")
 
 
+def test_no_page_of_an_operator_scrolls_sideways_in_a_narrow_window(
+    site: Site, page: Driver
+) -> None:
+    sign_in(page, site, ROOT)
+    page.resize(336, 700)
+    links = "return [...document.querySelectorAll('nav[aria-label] a')].map(a => a.href)"
+    pages = page.script(links)
+    assert len(pages) > 15
+    for url in [*pages, f"{site.console}/usage?by=model&compare=yes", f"{site.console}/log?key=x"]:
+        page.open(url)
+        wide = page.script("return document.documentElement.scrollWidth - innerWidth")
+        assert wide <= 0, f"{url} is wider than the window"
+        # Of the menu, which scrolls by itself, the current page can be seen.
+        seen = page.script(
+            "const a = document.querySelector('nav a[aria-current]').getBoundingClientRect();"
+            "return a.left >= 0 && a.right <= innerWidth"
+        )
+        assert seen, url
+
+
+def test_the_dark_colours_have_enough_contrast(site: Site, page: Driver) -> None:
+    dark = {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
+    command = {"cmd": "Emulation.setEmulatedMedia", "params": dark}
+    page.command("goog/cdp/execute", command)
+    sign_in(page, site, ROOT)
+    for path in ("/", "/usage?by=model&compare=yes", "/log", "/providers/openai", "/routes"):
+        page.open(f"{site.console}{path}")
+        check(page, site, f"dark{re.sub(r'[^a-z]+', '-', path)}")
+
+
+def test_a_page_is_used_with_the_keyboard_alone(site: Site, page: Driver) -> None:
+    sign_in(page, site, ROOT)
+    page.open(f"{site.console}/groups")
+    tab, enter = "\ue004", "\ue007"
+
+    def press_keys(*keys: str) -> None:
+        each = [{"type": kind, "value": key} for key in keys for kind in ("keyDown", "keyUp")]
+        page.command("actions", {"actions": [{"type": "key", "id": "keyboard", "actions": each}]})
+
+    press_keys(tab)  # the first stop skips the menu
+    assert page.script("return document.activeElement.className") == "skip"
+    press_keys(enter)
+    assert page.script("return document.activeElement.id") == "main"
+    page.script("document.getElementById('f-name').focus()")
+    press_keys(*"keyboard", enter)
+    page.wait("Created.")
+    page.wait("keyboard")
+    outline = page.script(
+        "document.querySelector('main a').focus({focusVisible: true});"
+        "return getComputedStyle(document.activeElement).outlineStyle"
+    )
+    assert outline == "solid"  # the focus can be seen
+
+
 def test_the_pages_work_without_the_script_of_other_sites(site: Site, page: Driver) -> None:
     """The policy is enforced: what a page tries to load from elsewhere is blocked."""
     page.open(f"{site.console}/sign-in")

@@ -30,6 +30,7 @@ from asgi_aiproxy import (
 from asgi_aiproxy.console import Console
 from asgi_aiproxy.providers import OPENAI
 from asgi_aiproxy.testing import Answer, MockProvider, serve
+from examples.starlette_app.faults import faulty_gateways, faulty_vendors
 from tests.console.support import ORIGIN, ROOT, Browser, filled, record
 from tests.support import asgi_client as asgi
 
@@ -76,6 +77,25 @@ async def test_a_call_is_the_visitors_own_with_its_limits_and_records() -> None:
             assert refused.status == 429
             assert "budget" in refused.text
             assert (await other.open(f"/my/log/{id}")).status == 404
+
+
+async def test_the_playground_shows_what_callers_get_when_a_vendor_fails() -> None:
+    mocks = faulty_vendors(Answer(text="Good morning from the gateway."))
+    async with serve(mocks) as url:
+        playgrounds = faulty_gateways(url)
+        shop = await filled(gateway=MockProvider(Answer(text="x")), playgrounds=playgrounds)
+        browser = shop.browser()
+        await browser.sign_in(shop.secrets["ann"])
+        assert "429 with retry-after" in (await browser.open("/playground")).text
+        limited = await call(browser, gateway="429 with retry-after")
+        assert (limited.status, limited.headers["retry-after"]) == (429, ["30"])
+        cut = await call(browser, gateway="the connection is cut after three events")
+        assert '"error"' in cut.text
+        unknown = await call(browser, gateway="<script>")
+        assert unknown.status == 400
+        assert "<script>" not in unknown.text
+        for playground in playgrounds.values():
+            await playground.__aexit__(None, None, None)
 
 
 async def test_a_call_of_another_site_is_refused() -> None:

@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import csv
+import io
 import re
+import time
 from typing import Any
 from urllib.parse import urlencode
 
 import msgspec
 import pytest
 
-from asgi_aiproxy import AdminApp, ConfigurationError, MemoryStore, Tokens
+from asgi_aiproxy import (
+    AdminApp,
+    ConfigurationError,
+    Ledger,
+    MemoryStore,
+    Price,
+    Prices,
+    ProviderRouter,
+    Tokens,
+)
 from asgi_aiproxy.console import Console
 from asgi_aiproxy.console.security import is_local_path, is_same_origin, mount_path
+from asgi_aiproxy.providers import OPENAI
 from asgi_aiproxy.usage.record import UsageRecord
-from tests.console.support import ORIGIN, ROOT, Browser, filled
+from tests.console.support import ORIGIN, ROOT, Answer, Browser, filled, record
+from tests.console.test_pages import crawl
 from tests.support import asgi_client as asgi
 
 pytestmark = pytest.mark.anyio
@@ -45,6 +59,66 @@ async def test_no_text_of_the_store_or_of_providers_becomes_html() -> None:
     await user.sign_in(shop.secrets["ann"])
     for path in ("/", "/my/log", "/my/usage", "/my/tokens"):
         assert "<script>alert" not in (await user.open(path)).text
+
+
+class Inspecting(Browser):
+    """Looks for injected HTML in each response."""
+
+    async def send(
+        self, method: str, url: str, body: bytes = b"", headers: dict[str, str] | None = None
+    ) -> Answer:
+        answer = await super().send(method, url, body, headers)
+        if answer.headers.get("content-type", [""])[0].startswith("text/html"):
+            assert "<script>alert" not in answer.text, url
+            assert "<img src=x" not in answer.text, url
+            assert answer.page.inline == [], url
+        return answer
+
+
+async def test_no_page_that_can_be_reached_has_injected_html() -> None:
+    shop = await filled(text=HTML)
+    browser = Inspecting(shop.console, "/x")
+    await browser.sign_in()
+    form = (await browser.open("/groups")).page.form("/groups")
+    await browser.submit(form, name=HTML, ratio="1", models=HTML)
+    reached = await crawl(browser)
+    assert {"/routes", "/prices", "/usage", "/log/rows", "/now"} <= reached
+    await browser.open("/usage?by=model&compare=yes")
+    for field in ("ids", "action", "days"):
+        token = (await browser.open("/tokens")).page.form("/tokens/selection")
+        await browser.submit(token, **{"action": "revoke", "ids": "x", field: HTML})
+    user = Inspecting(shop.console, "/x")
+    await user.sign_in(shop.secrets["ann"])
+    await crawl(user)
+
+
+async def test_routes_and_prices_show_hostile_names_as_text() -> None:
+    provider = OPENAI.using("sk-1")
+    router = ProviderRouter({HTML: (provider, HTML)}, display_names={HTML: HTML})
+    admin = AdminApp(
+        MemoryStore(),
+        token=ROOT,
+        providers=[provider],
+        router=router,
+        prices=Prices({HTML: Price(input=1)}, listed=False),
+    )
+    browser = Inspecting(Console(admin), "")
+    await browser.sign_in()
+    for path in ("/routes", "/prices"):
+        assert "&lt;script&gt;alert(1)" in (await browser.open(path)).text
+
+
+async def test_no_cell_of_a_csv_file_of_the_console_is_a_formula() -> None:
+    for hostile in ("=HYPERLINK(1)", "+1", "-1", "@SUM(1)", "\t=1", "\r=1"):
+        shop = await filled()
+        async with Ledger(shop.store) as ledger:
+            found = record(shop, 900, "ann", time.time(), "plain")
+            await ledger(msgspec.structs.replace(found, upstream_model=hostile))
+        browser = shop.browser()
+        await browser.sign_in()
+        text = (await browser.open("/usage.csv?by=model")).text
+        names = [row[0] for row in csv.reader(io.StringIO(text, newline=""))]
+        assert f"'{hostile}" in names
 
 
 async def test_a_missing_page_and_an_error_do_not_repeat_html() -> None:

@@ -11,7 +11,7 @@ import json
 
 from asgi_aiproxy._asgi import ASGIApp, Message, Receive, Scope, Send
 from asgi_aiproxy.console.pages import PageAnswer, PageRequest, PageRoute
-from asgi_aiproxy.console.security import PAGE_HEADERS
+from asgi_aiproxy.console.security import PAGE_HEADERS, content_policy
 from asgi_aiproxy.errors import invalid
 from asgi_aiproxy.inprocess import post_scope
 
@@ -31,6 +31,7 @@ async def _show(request: PageRequest) -> PageAnswer:
         "playground.html",
         gateway=request.tools.public_gateway_url(request.scope, request.mount),
         model=request.query.get("model", ""),
+        playgrounds=list(request.tools.playgrounds),
     )
 
 
@@ -44,7 +45,12 @@ async def _call(request: PageRequest) -> ASGIApp:
     call: dict[str, object] = {"model": text["model"].strip(), "messages": messages}
     if text.get("stream"):
         call |= {"stream": True, "stream_options": {"include_usage": True}}
-    return _GatewayCall(request.tools.gateway, request, json.dumps(call).encode())
+    gateway = request.tools.gateway
+    if name := text.get("gateway", ""):
+        if name not in request.tools.playgrounds:
+            raise invalid(f"gateway: {name!r} does not exist.", "gateway")
+        gateway = request.tools.playgrounds[name]
+    return _GatewayCall(gateway, request, json.dumps(call).encode())
 
 
 class _GatewayCall:
@@ -71,9 +77,10 @@ class _GatewayCall:
 
         async def protected(message: Message) -> None:
             if message["type"] == "http.response.start":
-                names = {name for name, _ in PAGE_HEADERS}
+                own = [content_policy(), *PAGE_HEADERS]
+                names = {name for name, _ in own}
                 kept = [pair for pair in message["headers"] if pair[0] not in names]
-                message = {**message, "headers": [*kept, *PAGE_HEADERS]}
+                message = {**message, "headers": [*kept, *own]}
             await send(message)
 
         await self._gateway(inner, read, protected)
