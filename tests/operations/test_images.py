@@ -17,6 +17,8 @@ from asgi_aiproxy.providers import (
     BFL,
     GEMINI,
     OPENAI,
+    TOGETHER,
+    XAI,
     Provider,
     bedrock,
     comfyui,
@@ -489,3 +491,28 @@ async def test_headers_of_hooks_are_sent_with_every_request_of_a_job_that_has_th
     assert (await draw(app, "flux-2-pro")).status == 200
     sent = [request.headers.get("x-team") for request in jobs.vendor.requests]
     assert sent == ["red", "red", "red", "red", None]  # the image is on another host
+
+
+VARIATION = (
+    b'--b\r\ncontent-disposition: form-data; name="model"\r\n\r\nm\r\n'
+    b'--b\r\ncontent-disposition: form-data; name="image"; filename="a.png"\r\n'
+    b"content-type: image/png\r\n\r\nPNG\r\n--b--\r\n"
+)
+
+
+@pytest.mark.parametrize(
+    "provider", [GEMINI, XAI, TOGETHER, BFL, bedrock("us-east-1")], ids=lambda each: each.name
+)
+async def test_variations_are_refused_by_the_name_of_a_vendor_without_them(
+    provider: Provider,
+) -> None:
+    upstream = Upstream(answers())
+    app = OpenAIShim(provider.using("k:s"), transport=upstream.transport)
+    headers = {"content-type": "multipart/form-data; boundary=b"}
+    answer = await asgi.request(app, "POST", "/v1/images/variations", VARIATION, headers=headers)
+    assert (answer.status, answer.json["error"]["code"]) == (404, "unsupported_operation")
+    assert (
+        f"{provider.name!r} of model 'm' does not offer images.variations"
+        in (answer.json["error"]["message"])
+    )
+    assert upstream.requests == []

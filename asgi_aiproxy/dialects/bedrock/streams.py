@@ -251,9 +251,11 @@ def _image(kind: str, data: str) -> Media:
 
 def _citation(citation: dict[str, Any]) -> Citation:
     location = citation.get("location") or {}
+    source = _parsing.get_text(citation, "source")
+    url = source if source.startswith(("https://", "http://")) else ""  # of search results
     texts = (_parsing.get_text(c, "text") for c in _parsing.objects(citation.get("sourceContent")))
     return Citation(
-        url=_parsing.get_text(location.get("web"), "url"),
-        title=_parsing.get_text(citation, "title") or _parsing.get_text(citation, "source"),
+        url=_parsing.get_text(location.get("web"), "url") or url,
+        title=_parsing.get_text(citation, "title") or source,
         quote="".join(texts),
     )

@@ -28,10 +28,9 @@ from asgi_aiproxy.messages import (
 
 NAME = "cohere"
 
-# Members of Cohere's requests that clients of other APIs may send unchanged.
-KNOWN = frozenset(
-    {"documents", "citation_options", "safety_mode", "strict_tools", "logprobs", "priority"}
-)
+# Members of Cohere's requests that clients of other APIs may send unchanged. (`logprobs` is not
+# among them: in Cohere's answers they belong to groups of tokens, for which others have no place.)
+KNOWN = frozenset({"documents", "citation_options", "safety_mode", "strict_tools", "priority"})
 _IMAGES = frozenset({"image/png", "image/jpeg", "image/webp", "image/gif"})
 _BUDGETS = {"minimal": 1024, "low": 2048, "medium": 8192}  # higher: no limit
 _MAX_STOPS, _MAX_TOP_K, _MAX_TOP_P, _MIN_TOP_P = 5, 500, 0.99, 0.01

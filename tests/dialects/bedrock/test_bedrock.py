@@ -445,3 +445,25 @@ def test_errors(status: int, body: Any, kind: ErrorKind, message: str) -> None:
 def test_models_are_listed() -> None:
     body = b'{"modelSummaries":[{"modelId":"amazon.nova-lite-v1:0"}]}'
     assert BEDROCK_CONVERSE.decode_models(body) == ("amazon.nova-lite-v1:0",)
+
+
+@pytest.mark.parametrize(
+    ("location", "source", "url"),
+    [
+        ({"web": {"url": "https://a.example/b", "domain": "a.example"}}, "", "https://a.example/b"),
+        ({"searchResultLocation": {"searchResultIndex": 0}}, "https://a.example/c", "https://a.example/c"),
+        ({"documentChar": {"documentIndex": 0, "start": 0, "end": 2}}, "a.pdf", ""),
+    ],
+)  # fmt: skip
+def test_citations_have_the_address_of_their_source(
+    location: dict[str, Any], source: str, url: str
+) -> None:
+    citation = {"title": "A", "source": source, "location": location}
+    content = {"content": [{"text": "Hi"}], "citations": [citation]}
+    answer = {
+        "output": {"message": {"role": "assistant", "content": [{"citationsContent": content}]}},
+        "stopReason": "end_turn",
+    }
+    (block,) = BEDROCK_CONVERSE.decode_response(json.dumps(answer).encode()).blocks
+    assert isinstance(block, Text)
+    assert [(each.url, each.title) for each in block.citations] == [(url, "A")]
