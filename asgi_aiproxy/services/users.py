@@ -16,6 +16,7 @@ from msgspec import UNSET, Meta, UnsetType
 from asgi_aiproxy.accounts.passwords import Passwords
 from asgi_aiproxy.accounts.users import (
     EmailTakenError,
+    IdentityTakenError,
     NameTakenError,
     User,
     Users,
@@ -173,6 +174,8 @@ class UserService:
             raise conflict_error(message, "username") from error
         except EmailTakenError as error:
             raise _email_taken() from error
+        except IdentityTakenError as error:  # the same sign-in, twice at the same time
+            raise conflict_error("Another user has linked this account.", "identity") from error
         await self.audit.record(by, "user.create", f"user/{row.id}", after=_audited(row))
         return row
 

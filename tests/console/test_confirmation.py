@@ -177,6 +177,14 @@ def provider() -> Iterator[Provider]:
         yield found
 
 
+async def test_a_user_with_a_password_does_not_confirm_at_a_provider() -> None:
+    """Where a provider is still signed in, an unlocked screen would be enough."""
+    found = site(providers=[provider_at("http://127.0.0.1:9")], confirm_seconds=0)
+    browser = await operator(found)
+    form = (await browser.open("/confirm")).page.form("/confirm/with/corp")
+    assert (await browser.submit(form)).status == 403
+
+
 async def test_who_signs_in_at_a_provider_confirms_there(provider: Provider) -> None:
     found = site(providers=[provider_at(provider.url)], confirm_seconds=0)
     browser = found.browser()

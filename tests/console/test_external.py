@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import ssl
 import time
@@ -17,11 +18,14 @@ from asgi_aiproxy import ConfigurationError
 from asgi_aiproxy.services.github import GitHubProvider
 from asgi_aiproxy.services.oidc import OIDCProvider
 from asgi_aiproxy.services.users import UserEdit, UserNew
+from asgi_aiproxy.stores import Store
+from tests.admin.conftest import store
 from tests.console.support import ORIGIN, Answer, Browser
 from tests.console.test_second_factor import Clock, set_up
 from tests.console.test_users import KEY, PASSWORD, Site, sign_in, signed_in_as_root, site, verified
 from tests.support.identity_provider import CLIENT, SECRET, Provider, identity_provider
 
+__all__ = ["store"]
 pytestmark = pytest.mark.anyio
 ANN = {
     "sub": "subject-1",
@@ -201,6 +205,17 @@ async def test_a_code_is_worth_nothing_in_another_sign_in(provider: Provider) ->
     own = parse_qs(urlsplit(back).query)["code"][0]
     assert (await come_back(attacker, back.replace(own, stolen))).status == 401
     assert KEY not in attacker.cookies
+
+
+async def test_one_of_two_first_sign_ins_at_the_same_time_makes_the_user(
+    provider: Provider, store: Store
+) -> None:
+    found = with_provider(provider, store=store)
+    browsers = [found.browser() for _ in range(2)]
+    backs = [await visit(await leave(browser)) for browser in browsers]
+    answers = await asyncio.gather(*map(come_back, browsers, backs))
+    assert {answer.status for answer in answers} <= {200, 409}
+    assert len([user async for user in found.users.service.users.all()]) == 1
 
 
 async def test_a_code_is_accepted_once(provider: Provider) -> None:

@@ -63,6 +63,9 @@ async def _show_confirm(request: PageRequest) -> PageAnswer:
 
 
 async def _confirm(request: PageRequest) -> PageAnswer:
+    if request.tools.users.confirmation(await own_user(request)) != "provider":
+        message = "Confirm that it is you with your password or a code."
+        raise APIError(ErrorKind.FORBIDDEN, message)
     return await _begin(request, "confirm", local_target(request))
 
 
