@@ -189,7 +189,7 @@ class SharedTimer:
             client.tick(now)
 
 
-class RequestMonitor:
+class RequestMonitor(msgspec.Struct, eq=False):
     """Ends the wait of the task within the block when the client disconnects or time is up.
 
     Arguments:
@@ -201,73 +201,40 @@ class RequestMonitor:
     - `idle`: seconds the upstream may take for one piece of the request body (None: no limit).
 
     Raises ClientGoneError when the client disconnects or stops reading, and APIError of kind
-    `TIMEOUT` when there was no progress for the seconds given to `set_timeout` or `timeout`, or
-    when `total` is reached. `longest_pause` is the longest time without progress in seconds, as far
-    as the polling shows: up to two intervals too short.
+    `TIMEOUT` when there was no progress for the seconds given to `set_timeout` or a `TimeoutScope`,
+    or when `total` is reached. `longest_pause` is the longest time without progress in seconds, as
+    far as the polling shows: up to two intervals too short. `writing_to_client` is whether a write
+    to the client has started and not finished.
     """
 
-    __slots__ = (
-        "_client_gone",
-        "_context",
-        "_disconnect_watcher",
-        "_ends_at",
-        "_idle",
-        "_initial_cancellations",
-        "_last_progress",
-        "_message",
-        "_progressed",
-        "_reason",
-        "_task",
-        "_timeout",
-        "_total",
-        "_writing_to_client",
-        "_writing_to_upstream",
-        "longest_pause",
-        "receive",
-        "timer",
-    )
-
-    def __init__(
-        self,
-        timer: SharedTimer,
-        receive: Receive | None = None,
-        *,
-        total: float | None = None,
-        idle: float | None = None,
-    ) -> None:
-        self.timer = timer
-        self.receive = receive
-        self._context = contextvars.copy_context()
-        self._idle = idle
-        self._total = total
-        self._ends_at: float | None = None
-        self._timeout: float | None = None
-        self._message = ""
-        self._reason: AIProxyError | None = None
-        self._client_gone = False
-        self._last_progress = 0.0
-        self._task: asyncio.Task[Any] | None = None
-        self._disconnect_watcher: asyncio.Task[None] | None = None
-        self._initial_cancellations = 0
-        self._writing_to_client = False
-        self._writing_to_upstream = False
-        self._progressed = True
-        self.longest_pause = 0.0
+    timer: SharedTimer
+    receive: Receive | None = None
+    total: float | None = None
+    idle: float | None = None
+    longest_pause: float = 0.0
+    writing_to_client: bool = False
+    _context: contextvars.Context = msgspec.field(default_factory=contextvars.copy_context)
+    _ends_at: float | None = None
+    _timeout: float | None = None
+    _message: str = ""
+    _reason: AIProxyError | None = None
+    _client_gone: bool = False
+    _last_progress: float = 0.0
+    _task: asyncio.Task[Any] | None = None
+    _disconnect_watcher: asyncio.Task[None] | None = None
+    _initial_cancellations: int = 0
+    _writing_to_upstream: bool = False
+    _progressed: bool = True
 
     # Progress, as reported by the code that reads and writes.
 
-    @property
-    def writing_to_client(self) -> bool:
-        """Whether a write to the client has started and not finished."""
-        return self._writing_to_client
-
     def client_write_started(self) -> None:
         """A write to the client begins: until it is finished, the client is waited for."""
-        self._writing_to_client = self._progressed = True
+        self.writing_to_client = self._progressed = True
 
     def client_write_finished(self) -> None:
         """The client has taken what was written: from now on the provider is waited for."""
-        self._writing_to_client = False
+        self.writing_to_client = False
         self._progressed = True
 
     def upstream_write_started(self) -> None:
@@ -292,17 +259,6 @@ class RequestMonitor:
         self._timeout = seconds
         self._message = message
         self._progressed = True
-
-    def timeout(self, seconds: float | None, message: str) -> TimeoutScope:
-        """Do the same for a `with` block, which raises the APIError itself at its end.
-
-        `longest_pause` is measured from now on.
-        """
-        self.longest_pause = 0.0
-        self._timeout = seconds
-        self._message = message
-        self._progressed = True
-        return TimeoutScope(self)
 
     def shorten_timeout(self, seconds: float) -> None:
         """Allow no more than `seconds` without progress; a shorter limit stays as it is."""
@@ -349,7 +305,7 @@ class RequestMonitor:
             self._progressed = False
             self._last_progress = now
         if self._ends_at is None:  # the first tick
-            self._ends_at = now + self._total if self._total is not None else _NEVER
+            self._ends_at = now + self.total if self.total is not None else _NEVER
             return
         if self._disconnect_watcher is None:
             self.watch_disconnect()
@@ -359,22 +315,12 @@ class RequestMonitor:
         if now >= self._ends_at:
             self._end(APIError(ErrorKind.TIMEOUT, "The request took too long."))
         elif self._timeout is not None and silence >= self._timeout:
-            if self._writing_to_client:
+            if self.writing_to_client:
                 self._end(ClientGoneError("The client stopped reading."))
             else:
                 self._end(APIError(ErrorKind.TIMEOUT, self._message))
-        elif self._writing_to_upstream and self._idle is not None and silence >= self._idle:
+        elif self._writing_to_upstream and self.idle is not None and silence >= self.idle:
             self._end(APIError(ErrorKind.TIMEOUT, "The upstream stopped reading the request."))
-
-    def end_timeout(self, error: BaseException | None) -> None:
-        """Allow any time without progress from now on, at the end of a block with a limit.
-
-        Raises the APIError if the limit ended the block, which `error` says.
-        """
-        self._timeout = None
-        self._progressed = True
-        if error is not None and isinstance(error, asyncio.CancelledError):
-            self.raise_if_timed_out(error)
 
     def raise_if_timed_out(self, error: BaseException | None) -> None:
         """Raise the APIError if a time limit ended the wait; the monitor can be used further."""
@@ -414,12 +360,21 @@ class RequestMonitor:
 
 
 class TimeoutScope(msgspec.Struct, frozen=True):
-    """A time limit for a block; made by `RequestMonitor.timeout`."""
+    """A block in which a monitor allows `seconds` without progress (None: no limit).
+
+    It raises the APIError with `message` itself, at its end. `longest_pause` of the monitor is
+    measured from its beginning on. After it, any time without progress is allowed.
+    """
 
     monitor: RequestMonitor
+    seconds: float | None
+    message: str
 
     def __enter__(self) -> RequestMonitor:
-        return self.monitor
+        monitor = self.monitor
+        monitor.longest_pause = 0.0
+        monitor.set_timeout(self.seconds, self.message)
+        return monitor
 
     def __exit__(
         self,
@@ -427,4 +382,6 @@ class TimeoutScope(msgspec.Struct, frozen=True):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.monitor.end_timeout(error)
+        self.monitor.set_timeout(None, "")
+        if isinstance(error, asyncio.CancelledError):
+            self.monitor.raise_if_timed_out(error)

@@ -30,7 +30,7 @@ def request_id(scope: Scope, read: Mapping[str, str] | None = None) -> str:
     if id is None:
         id = header(scope, FORWARDED) if read is None else read.get(SENT_NAME)
         if id is None or _VALID_ID.fullmatch(id) is None:
-            id = f"{getrandbits(128):032x}"
+            id = getrandbits(128).to_bytes(16, "big").hex()
         scope[_SCOPE_KEY] = id
     return id
 

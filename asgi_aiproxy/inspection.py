@@ -31,6 +31,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Collection, Mapping
+from functools import lru_cache
 
 import msgspec
 
@@ -100,8 +101,18 @@ _MEMBER_BY_FOLDED_NAME = {folded(name): name for name in CHECKED_MEMBERS}
 _OTHER_FOLDED_NAMES = _MEMBER_BY_FOLDED_NAME.keys() - CHECKED_MEMBERS  # such as `generationconfig`
 
 
+# Frequent members of requests besides those, so that most requests need no folding.
+_USUAL_MEMBERS = CHECKED_MEMBERS | {
+    *("temperature", "top_p", "stop", "seed", "user", "metadata", "system", "instructions"),
+    *("tool_choice", "parallel_tool_calls", "response_format", "stream_options", "reasoning"),
+    *("reasoning_effort", "thinking", "stop_sequences", "systemInstruction", "toolConfig"),
+}
+
+
 def check_names(names: Collection[str]) -> None:
     """Raise APIError for a name that some parsers read as one of `CHECKED_MEMBERS`."""
+    if _USUAL_MEMBERS.issuperset(names):
+        return
     if _PLAIN("".join(names)) is not None and _OTHER_FOLDED_NAMES.isdisjoint(names):
         return  # nothing to fold
     for name in names:
@@ -131,6 +142,7 @@ def names_model(name: str) -> bool:
 _USUAL_MODEL = re.compile(r"[A-Za-z0-9_-]+(?:[.:/@][A-Za-z0-9_-]+)*").fullmatch
 
 
+@lru_cache(maxsize=1024)
 def check_model(model: str) -> str:
     """Return the requested model name. Raises APIError for a name that no vendor uses.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)(ms|h|m|s)")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -90,6 +89,8 @@ def _seconds_until(value: str, now: float) -> float | None:
     try:
         then = datetime.fromisoformat(value)
     except ValueError:
+        from email.utils import parsedate_to_datetime  # (a large package, for a rare format)
+
         try:
             then = parsedate_to_datetime(value)
         except (ValueError, TypeError):

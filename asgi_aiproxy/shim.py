@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from functools import cached_property, partial
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Self
 
 import msgspec
@@ -31,7 +31,7 @@ from asgi_aiproxy.errors import (
     require_int_at_least,
 )
 from asgi_aiproxy.exchange.admission import GATE_KEY, AdmissionControl, must_inspect
-from asgi_aiproxy.exchange.attribution import Attribution, attribution_for
+from asgi_aiproxy.exchange.attribution import NO_LABELS, Attribution, attribution_for
 from asgi_aiproxy.exchange.client_apis import (
     forwarded_headers,
     forwarded_query,
@@ -48,19 +48,14 @@ from asgi_aiproxy.exchange.receipts import Receipts
 from asgi_aiproxy.exchange.relay import Relay
 from asgi_aiproxy.exchange.request import GatewayRequest
 from asgi_aiproxy.exchange.responses import SSEResponder, send_whole
-from asgi_aiproxy.hooks.base import BeforeHook, Hook
-from asgi_aiproxy.hooks.chain import HookChain, as_hooks
 from asgi_aiproxy.inspection import inspect_fields
 from asgi_aiproxy.keys.encryption import SecretCipher
-from asgi_aiproxy.keys.resource_records import ResourceOwnership
-from asgi_aiproxy.model_list import FactsSource, ModelCatalog
-from asgi_aiproxy.model_requests import send_models
-from asgi_aiproxy.multipart_forwarder import MultipartForwarder, read_form
 from asgi_aiproxy.operations import AnyClientOperation
 from asgi_aiproxy.principal import ANONYMOUS, SCOPE_KEY, Principal
 from asgi_aiproxy.providers.base import Router
 from asgi_aiproxy.providers.resource_references import may_refer
 from asgi_aiproxy.request_limits import RequestLimits
+from asgi_aiproxy.shim_services import ShimServices
 from asgi_aiproxy.typed_methods import TypedCalls
 from asgi_aiproxy.upstream import (
     Timeouts,
@@ -69,14 +64,16 @@ from asgi_aiproxy.upstream import (
     check_transport,
     default_transport,
 )
-from asgi_aiproxy.upstream.request_encoding import check_codings, decode_request_body
 from asgi_aiproxy.usage.record import Recorder, UsageSink, discard
-from asgi_aiproxy.vendor_resources import VendorResources
 
 if TYPE_CHECKING:
+    from asgi_aiproxy.hooks.base import BeforeHook, Hook
+    from asgi_aiproxy.hooks.chain import HookChain
+    from asgi_aiproxy.keys.resource_records import ResourceOwnership
+    from asgi_aiproxy.model_list import FactsSource
+    from asgi_aiproxy.multipart_forwarder import MultipartForwarder
     from asgi_aiproxy.responses_state import ResponseState
     from asgi_aiproxy.responses_state.memory import ConnectionMemory
-    from asgi_aiproxy.responses_state.service import ResponsesService
 
 MiB = 1024 * 1024
 _JSON = "application/json"
@@ -160,7 +157,6 @@ class Shim(TypedCalls, ExplainsCalls):
             receipts=receipts,
             continuations=as_continuations(conversations),
         )
-        self._models = ModelCatalog(self._relay.transport, prices=prices)
         waits = timeouts if timeouts is not None else Timeouts()
         self._total, self._body = waits.total, waits.body
         self._max_body = max_body
@@ -169,46 +165,39 @@ class Shim(TypedCalls, ExplainsCalls):
         self._allow_client_keys = allow_client_keys
         if not websocket_idle > 0:
             raise ConfigurationError(f"websocket_idle must be > 0 seconds, got {websocket_idle!r}.")
-        self._response_state, self._websockets = response_state, websockets
-        self._websocket_idle = websocket_idle
+        self._websockets = websockets
         faces = imported_faces(self.faces, apis)
         self._matcher = OperationMatcher(faces)
-        self._resources = VendorResources(
-            router,
+        self._services = ShimServices(
+            self._relay,
             faces,
-            {
+            prices=prices,
+            response_state=response_state,
+            max_body=max_body,
+            websocket_idle=websocket_idle,
+            allow_client_keys=allow_client_keys,
+            ownership=ownership,
+            proxy_options={
                 "transport": self._relay.transport,
                 "record": record,
                 "timeouts": timeouts,
                 "hooks": hooks,
                 "attribution": attribution,
             },
-            allow_client_keys=allow_client_keys,
-            ownership=ownership,
-            recorder=self._recorder,
-            receipts=self._relay.receipts,
         )
-        self._hooks = as_hooks(hooks)
+        self._hooks: HookChain | None = None
+        if hooks != ():
+            from asgi_aiproxy.hooks.chain import as_hooks
+
+            self._hooks = as_hooks(hooks)
         recorded = record is not discard or self._hooks is not None
         self._attribution = attribution_for(attribution, recorded=recorded)
-        self._header_names = {
-            face: header_names(face, self._attribution.headers) for face in (*faces, NEUTRAL)
-        }
+        more = self._attribution.headers if self._attribution is not None else ()
+        self._header_names = {face: header_names(face, more) for face in (*faces, NEUTRAL)}
         self._users = 0
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._relay.router!r})"
-
-    @cached_property
-    def _responses(self) -> ResponsesService:
-        """What goes beyond one request of the Responses API; imported with the first of them."""
-        from asgi_aiproxy.responses_state.service import ResponsesService
-
-        made = ResponsesService(
-            self._response_state, max_body=self._max_body, idle=self._websocket_idle
-        )
-        kept: ResponsesService = self.__dict__.setdefault("_responses", made)
-        return kept  # also if two threads come here at once
 
     async def __aenter__(self) -> Self:
         self._users += 1
@@ -220,7 +209,7 @@ class Shim(TypedCalls, ExplainsCalls):
             if self._hooks is not None:
                 await self._hooks.drain()
             await self._recorder.drain()
-            await self._resources.aclose()
+            await self._services.aclose()
             if self._own_transport is not None:
                 await self._own_transport.aclose()
 
@@ -237,12 +226,11 @@ class Shim(TypedCalls, ExplainsCalls):
                     face, operation = self._matcher.match_client(scope, face, operation)
                 principal: Principal = scope.get(SCOPE_KEY) or ANONYMOUS
                 if operation.body == "none":
-                    listed = self._relay.router, self._models
-                    await send_models(scope, send, face, operation, principal, *listed)
+                    await self._services.send_models(scope, send, face, operation, principal)
                 else:
                     await self._relay_call(scope, receive, send, face, operation, principal)
             except APIError as error:
-                if face is None and await self._resources(scope, receive, send):
+                if face is None and await self._services.serve_resource(scope, receive, send):
                     return
                 await send_error(scope, receive, send, face or self._matcher.closest(scope), error)
             except AIProxyError:
@@ -264,14 +252,16 @@ class Shim(TypedCalls, ExplainsCalls):
                 face, operation = self._matcher.match({**scope, "method": "POST"})
                 if operation.name == RESPONSES and self._websockets:
                     relay = partial(self._relay_call, face=face, operation=operation)
-                    await self._responses.serve_websocket(scope, receive, send, face, relay)
+                    await self._services.responses.serve_websocket(
+                        scope, receive, send, face, relay
+                    )
                     return
             await send_error(scope, receive, send, face, _asgi.no_websocket())
 
     def matches(self, scope: Scope) -> bool:
         """Return whether a request is for one of the operations of this app."""
         operation = self._matcher.find(scope)
-        return operation is not None and self._responses.serves(operation)
+        return operation is not None and self._services.responses.serves(operation)
 
     # calls
 
@@ -297,9 +287,13 @@ class Shim(TypedCalls, ExplainsCalls):
         codings = content_codings(coding) if coding else []
         form = operation.body == "form" and not headers.get("content-type", "").startswith(_JSON)
         if codings:
+            from asgi_aiproxy.upstream.request_encoding import check_codings
+
             check_codings(codings, supported=() if form else None)
         upload: MultipartForwarder | None = None
         if form:
+            from asgi_aiproxy.multipart_forwarder import MultipartForwarder
+
             upload = MultipartForwarder(scope, receive, self._max_upload, self._body)
             receive = upload.receive
         try:
@@ -309,13 +303,15 @@ class Shim(TypedCalls, ExplainsCalls):
                 length = _asgi.length_in_bytes(headers.get("content-length"))
                 body = await _asgi.read_announced_body(receive, self._max_body, length, self._body)
                 if codings:
+                    from asgi_aiproxy.upstream.request_encoding import decode_request_body
+
                     body = await decode_request_body(codings, body, self._max_body)
                 call = await self._read_request(scope, body, face, operation, principal, headers)
             if call.stream and operation.name == "generateContent" and not wants_sse(scope):
                 send = JSONArraySend(send)
             capture = None
             if operation.resource or operation.name in REFERRING_OPERATIONS:
-                prepared = await self._responses.prepare(
+                prepared = await self._services.responses.prepare(
                     scope, send, call, self._relay.router, memory, generate=generate
                 )
                 if prepared is None:
@@ -389,10 +385,14 @@ class Shim(TypedCalls, ExplainsCalls):
             affinity=headers.get(SESSION, ""),
             gate=gate,
             request_id=request_id(scope, headers),
-            labels=self._attribution.labels(headers, head.fields, principal),
+            labels=(
+                self._attribution.labels(headers, head.fields, principal)
+                if self._attribution is not None
+                else NO_LABELS
+            ),
         )
         if may_refer(body):
-            call = await self._resources.find_key(call)
+            call = await self._services.find_key(call)
         if MEMBER in head.fields or CALL_MARK in body:
             return await self._relay.continuations.open(call)
         return call
@@ -407,6 +407,8 @@ class Shim(TypedCalls, ExplainsCalls):
         headers: Mapping[str, str],
     ) -> GatewayRequest:
         """Return the request with a form, which is read up to its model. Raises APIError."""
+        from asgi_aiproxy.multipart_forwarder import read_form
+
         model = await upload.open(operation.default_model)
         provider = headers.get(PROVIDER, "")
         return GatewayRequest(
@@ -426,7 +428,11 @@ class Shim(TypedCalls, ExplainsCalls):
             own_key=caller_key(scope) if self._allow_client_keys else "",
             gate=scope.get(GATE_KEY),
             request_id=request_id(scope, headers),
-            labels=self._attribution.labels(headers, {}, principal),
+            labels=(
+                self._attribution.labels(headers, {}, principal)
+                if self._attribution is not None
+                else NO_LABELS
+            ),
         )
 
 

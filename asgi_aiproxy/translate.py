@@ -26,7 +26,7 @@ can. Finding the runs costs one comparison for each piece.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import msgspec
 
@@ -286,21 +286,19 @@ class StreamTranslator:
         return b"".join(self._translated) + (b"" if self.ended else self._encoder.fail(error))
 
 
-class BufferedTranslator:
+class BufferedTranslator(msgspec.Struct, eq=False):
     """Collects a response, and translates it at its end with `translate`.
 
     `translate` takes the whole body, and returns the client's body, the model and the usage.
     """
 
-    ended = False
-
-    def __init__(self, translate: Callable[[bytes], tuple[bytes, str, Usage | None]]) -> None:
-        self._translate = translate
-        self._pieces: list[bytes] = []
-        self._size = 0
-        self.usage: Usage | None = None
-        self.model = ""
-        self.started = False
+    translate: Callable[[bytes], tuple[bytes, str, Usage | None]]
+    usage: Usage | None = None
+    model: str = ""
+    started: bool = False
+    ended: ClassVar[bool] = False
+    _pieces: list[bytes] = []
+    _size: int = 0
 
     def feed(self, data: bytes) -> bytes:
         """Return nothing yet. Raises APIError above `MAX_WHOLE` bytes."""
@@ -316,7 +314,7 @@ class BufferedTranslator:
         """Return the whole body for the client."""
         body = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
         try:
-            out, self.model, self.usage = self._translate(body)
+            out, self.model, self.usage = self.translate(body)
         except MALFORMED as error:
             raise malformed_response_error() from error
         self.started = True

@@ -130,8 +130,12 @@ MAY: dict[str, set[str]] = {
     "shim": names(
         "_asgi _cancellation _control_headers _headers _json _request_id credentials "
         "dialects errors exchange hooks inspection model_list multipart_forwarder "
-        "model_requests vendor_resources keys operations principal providers request_limits "
-        "responses_state typed_methods upstream usage"
+        "keys operations principal providers request_limits responses_state shim_services "
+        "typed_methods upstream usage"
+    ),
+    "shim_services": names(
+        "_asgi dialects exchange model_list model_requests principal responses_state "
+        "vendor_resources"
     ),
     "passthrough": {"_asgi", "_cancellation", "_control_headers", "_headers", "_json"}
     | {"_request_id", "credentials", "dialects", "errors", "exchange", "framing"}

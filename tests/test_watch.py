@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from asgi_aiproxy import PassthroughProxy
-from asgi_aiproxy._cancellation import ClientGoneError, RequestMonitor, SharedTimer
+from asgi_aiproxy._cancellation import ClientGoneError, RequestMonitor, SharedTimer, TimeoutScope
 from asgi_aiproxy.errors import APIError, ErrorKind
 from tests.support import asgi_client as asgi
 from tests.support.scripted_upstream import Upstream, answers
@@ -214,7 +214,7 @@ async def test_a_disconnect_leaves_no_reference_cycles() -> None:
         receive = Receive()
         watching = watch()
         watching.receive = None if late else receive
-        limit = watching.timeout(0.02 if late else 60.0, "too slow")
+        limit = TimeoutScope(watching, 0.02 if late else 60.0, "too slow")
         with suppress(ClientGoneError, APIError), watching, limit:
             await forever()
         return weakref.ref(receive)
@@ -306,7 +306,7 @@ def test_a_proxy_may_serve_several_event_loops_at_once() -> None:
 
 
 async def part(watching: RequestMonitor, seconds: float, message: str) -> None:
-    with watching.timeout(seconds, message):
+    with TimeoutScope(watching, seconds, message):
         await forever()
 
 
@@ -339,7 +339,7 @@ async def test_a_disconnect_just_after_a_limit_counts_as_a_disconnect() -> None:
         return {"type": "http.disconnect"}
 
     async def leaving() -> None:
-        with watching.timeout(0.02, "too slow"):
+        with TimeoutScope(watching, 0.02, "too slow"):
             try:
                 await forever()
             finally:
@@ -360,7 +360,7 @@ async def test_a_disconnect_just_after_a_limit_counts_as_a_disconnect() -> None:
 
 async def test_a_wait_can_be_shortened() -> None:
     async def hurried(watching: RequestMonitor) -> None:
-        with watching.timeout(60.0, "idle"):
+        with TimeoutScope(watching, 60.0, "idle"):
             watching.shorten_timeout(0.02)
             watching.shorten_timeout(30.0)  # which is later
             await forever()

@@ -113,33 +113,10 @@ class Attribution:
         return self.labels(_asgi.headers(scope, self._names), members, principal)
 
 
-class NoAttribution(Attribution):
-    """Finds nothing, for exchanges without a record."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.headers = frozenset()
-
-    def labels(
-        self,
-        headers: Mapping[str, str],
-        members: Mapping[str, msgspec.Raw],
-        principal: Principal,
-    ) -> Labels:
-        """Return no labels."""
-        return NO_LABELS
-
-    def labels_of_scope(
-        self, scope: Scope, principal: Principal, members: Mapping[str, msgspec.Raw]
-    ) -> Labels:
-        """Return no labels."""
-        return NO_LABELS
-
-
-def attribution_for(given: Attribution | None, *, recorded: bool) -> Attribution:
-    """The attribution of an app: `given`, or else of sessions only; of nothing without records."""
+def attribution_for(given: Attribution | None, *, recorded: bool) -> Attribution | None:
+    """The attribution of an app: `given`, or else of sessions only; None without records."""
     if not recorded:
-        return NoAttribution()
+        return None
     return given if given is not None else Attribution()
 
 

@@ -35,7 +35,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
-from asgi_aiproxy._cancellation import ClientGoneError, RequestMonitor
+from asgi_aiproxy._cancellation import ClientGoneError, RequestMonitor, TimeoutScope
 from asgi_aiproxy.credentials import redactor_for
 from asgi_aiproxy.errors import APIError, ErrorKind, RefusalScope
 from asgi_aiproxy.exchange.admission import AdmissionControl, ResponseSample
@@ -52,7 +52,7 @@ from asgi_aiproxy.exchange.error_mapping import (
 )
 from asgi_aiproxy.exchange.follow_ups import CallRequests, gather
 from asgi_aiproxy.exchange.guarded import FILTERING, GuardedTranslator, ResponseRefusedError
-from asgi_aiproxy.exchange.key_rotation import KeyRotation
+from asgi_aiproxy.exchange.key_rotation import KeyRotation, RetryRules
 from asgi_aiproxy.exchange.record import ExchangeRecord, close_response, reported_usage
 from asgi_aiproxy.exchange.relay import CommittedResponse, Relay
 from asgi_aiproxy.exchange.request import GatewayRequest
@@ -100,7 +100,7 @@ class Exchange:
             labels=request.labels,
         )
         self._failed_targets = 0
-        self._keys = KeyRotation(request, self._record, relay.attempts)
+        self._keys = KeyRotation(request, self._record, RetryRules(relay.attempts))
         self._prepared = PreparedRequests(request, relay.strict, relay.limits)
         self._response: UpstreamResponse | None = None
         self._translator: Translator | None = None
@@ -190,8 +190,9 @@ class Exchange:
 
     def _finish_at_once(self) -> None:
         """Note that the response is known without a provider."""
-        self._record.answered_at(time.perf_counter())
-        self._record.finished = True
+        record = self._record
+        record.first_byte_at = record.first_content_at = time.perf_counter()
+        record.finished = True
 
     async def _admit(self, gate: AdmissionControl, targets: Sequence[Target]) -> None:
         """Ask the admission control, and reserve a key in the store with the same round trip."""
@@ -231,54 +232,53 @@ class Exchange:
         request, target = self._request, prepared.target
         tried: set[str] = set()
         failure: APIError | None = None
-        try:
-            while True:
-                try:
-                    key = await self._keys.acquire(target, tried)
-                except NoKeyError as error:
-                    if failure is None:
-                        raise no_key_error(error, target.provider.name, target.model) from error
+        while True:
+            try:
+                key = await self._keys.acquire(target, tried)
+            except NoKeyError as error:
+                if failure is None:
+                    raise no_key_error(error, target.provider.name, target.model) from error
+                self._failed_targets += 1
+                raise self._keys.end_target(target, failure) from None
+            try:
+                return await self._attempt(prepared, key)
+            except ResponseRefusedError:  # by a hook: neither the key nor the provider failed
+                raise
+            except APIError as error:
+                if error.about is None:  # within a response of status 200, or no response
+                    classify(error, target.provider, model=target.model)
+                self._keys.redact(error)
+                error.provider = target.provider.name
+                # The message only: log handlers keep their arguments, and the error holds the
+                # request.
+                logger.info(
+                    "request %s: provider %s, key %s: %s",
+                    request.request_id,
+                    target.provider.name,
+                    self._record.key_id or "-",
+                    error.message,
+                )
+                self._keys.failed(error)
+                response, self._response, self._translator = self._response, None, None
+                await close_response(response)
+                failure = more_relevant_error(failure, error)
+                if key is None or not self._keys.may_try_another(error, len(tried), last=last):
                     self._failed_targets += 1
-                    raise self._keys.with_retry_after(failure, target) from None
-                try:
-                    return await self._attempt(prepared, key)
-                except ResponseRefusedError:  # by a hook: neither the key nor the provider failed
-                    raise
-                except APIError as error:
-                    if error.about is None:  # within a response of status 200, or no response
-                        classify(error, target.provider, model=target.model)
-                    self._keys.redact(error)
-                    error.provider = target.provider.name
-                    # The message only: log handlers keep their arguments, and the error holds the
-                    # request.
-                    logger.info(
-                        "request %s: provider %s, key %s: %s",
-                        request.request_id,
-                        target.provider.name,
-                        self._record.key_id or "-",
-                        error.message,
-                    )
-                    self._keys.failed(error)
-                    await close_response(self._take_response())
-                    failure = more_relevant_error(failure, error)
-                    if key is None or not self._keys.may_try_another(error, len(tried), last=last):
-                        self._failed_targets += 1
-                        raise self._keys.with_retry_after(failure, target) from None
-                    tried.add(key.id)
-        finally:
-            self._keys.end_target()
+                    raise self._keys.end_target(target, failure) from None
+                tried.add(key.id)
 
     async def _attempt(self, prepared: PreparedRequest, key: Key | None) -> CommittedResponse:
         """Send the request with one key, and read the response up to the commit point."""
-        request, target, draft = self._request, prepared.target, prepared.draft
+        request, record = self._request, self._record
+        target, draft = prepared.target, prepared.draft
         provider = target.provider
         if provider.credentials is not None:
             key = await self._keys.with_credential(key)
         outgoing = prepared.to_upstream_request(request, key)
         timeouts = provider.timeouts if provider.timeouts is not None else self._relay.timeouts
         self._idle_seconds = timeouts.idle
-        self._record.sent()
-        with self.monitor.timeout(timeouts.first, "The provider did not answer in time."):
+        record.sent()
+        with TimeoutScope(self.monitor, timeouts.first, "The provider did not answer in time."):
             self._response = response = await self._relay.transport.send(outgoing)
             if prepared.conversion is not None:
                 common = self._relay.transport, prepared, key, request.sent_headers
@@ -293,9 +293,7 @@ class Exchange:
                 prepared,
                 media_type,
                 partial(request_once, self._relay, target, key, request.sent_headers),
-                partial(
-                    self._relay.continuations.writer, request, provider.name, self._record.key_id
-                ),
+                partial(self._relay.continuations.writer, request, provider.name, record.key_id),
             )
             self._translator = translator
             read, feed, ended = response.read, translator.feed, end_check(response)
@@ -311,20 +309,21 @@ class Exchange:
                     first += translator.close()
                     if guarded is not None:
                         first += await guarded.flush()
-                    self._record.finished = True
+                    record.finished = True
                     break
         self._sample = data or first
         self._received = len(self._sample)
-        self._record.answered_at(time.perf_counter(), draft.ignored)
+        record.first_byte_at = record.first_content_at = time.perf_counter()
+        record.ignored = draft.ignored
         self._keys.answered(response.status, response.headers, self._relay.clock())
         return CommittedResponse(
             media_type=prepared.media_type(media_type, translator),
             first=first,
-            whole=self._record.finished,
+            whole=record.finished,
             headers=response.headers,
             ignored=draft.ignored,
             provider=provider.name,
-            key_id=self._record.key_id,
+            key_id=record.key_id,
             redactor=redactor_for(self._keys.secret),
             emulated=guarded.emulated if guarded is not None else (),
         )
@@ -383,7 +382,7 @@ class Exchange:
         out = first
         held = b""  # the piece before the end, which is sent together with it
         try:
-            with monitor.timeout(self._idle_seconds, "The provider stopped sending."):
+            with TimeoutScope(monitor, self._idle_seconds, "The provider stopped sending."):
                 while not ended():
                     if out:
                         monitor.client_write_started()
@@ -418,11 +417,6 @@ class Exchange:
             else:
                 self._record.error = error
         return out
-
-    def _take_response(self) -> UpstreamResponse | None:
-        """The current response, which is no longer used here."""
-        response, self._response, self._translator = self._response, None, None
-        return response
 
     # settlement
 
@@ -459,7 +453,7 @@ class Exchange:
             if ended is not None:
                 ended(written)
         if self._response is not None:
-            await close_response(self._take_response())
+            await close_response(self._response)
 
 
 def allowed_targets(router: Router, request: GatewayRequest) -> Sequence[Target]:

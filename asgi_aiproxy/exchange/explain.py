@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 
-from asgi_aiproxy.dialects import OPENAI_CHAT
+from asgi_aiproxy import dialects
 from asgi_aiproxy.dialects.base import Operation
 from asgi_aiproxy.errors import APIError
 from asgi_aiproxy.exchange.engine import allowed_targets
@@ -124,7 +124,12 @@ async def explain_call(
     StoreUnavailableError.
     """
     request = GatewayRequest(
-        OPENAI_CHAT, _CHAT, model=model, principal=principal, provider=provider, key_id=key_id
+        dialects.OPENAI_CHAT,
+        _CHAT,
+        model=model,
+        principal=principal,
+        provider=provider,
+        key_id=key_id,
     )
     try:
         targets = allowed_targets(router, request)

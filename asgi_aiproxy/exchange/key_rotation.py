@@ -21,8 +21,7 @@ control reserves its part, so that both take one round trip.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Coroutine
-from typing import Any
+from collections.abc import Collection
 
 import msgspec
 
@@ -30,8 +29,8 @@ from asgi_aiproxy.credentials import redactor_for
 from asgi_aiproxy.errors import APIError, ErrorKind, RefusalScope
 from asgi_aiproxy.exchange.record import ExchangeRecord
 from asgi_aiproxy.exchange.request import GatewayRequest
-from asgi_aiproxy.keys import Key, KeyPool, Lease
-from asgi_aiproxy.keys.lease import LeasePrefetch
+from asgi_aiproxy.keys import Key, Lease
+from asgi_aiproxy.keys.lease import KeyRequest, LeasePrefetch
 from asgi_aiproxy.messages import Usage
 from asgi_aiproxy.providers.base import Target
 from asgi_aiproxy.upstream.base import Headers
@@ -64,48 +63,37 @@ class RetryRules(msgspec.Struct):
         return available
 
 
-class KeyRotation:
+class KeyRotation(msgspec.Struct, eq=False):
     """Leases keys for the attempts of one exchange, and reports responses to them.
 
     `record` lists the attempts and has the id of the current key, `secret` is that of the key.
-    `retries` decides after which refusals another key is tried, of which a refusal of the model may
-    cost `max_model_refusals`.
+    `retries` decides after which refusals another key is tried. `target` is the one whose keys are
+    leased.
     """
 
-    __slots__ = (
-        "_deferred",
-        "_lease",
-        "_prefetched",
-        "_record",
-        "_request",
-        "retries",
-        "secret",
-        "target",
-    )
+    request: GatewayRequest
+    record: ExchangeRecord
+    retries: RetryRules
+    target: Target | None = None
+    secret: str = ""
+    _lease: Lease | None = None
+    _prefetched: LeasePrefetch | None = None
+    _deferred: list[Lease] = []
 
-    def __init__(
-        self, request: GatewayRequest, record: ExchangeRecord, max_model_refusals: int
-    ) -> None:
-        self._request = request
-        self._record = record
-        self.retries = RetryRules(max_model_refusals)
-        self._lease: Lease | None = None
-        self._prefetched: LeasePrefetch | None = None
-        self._deferred: list[Lease] = []
-        self.secret = ""
-        self.target: Target | None = None
+    def __repr__(self) -> str:
+        return f"KeyRotation({self.target!r})"  # without the secret
 
     # targets and their keys
 
     def prefetch(self, target: Target) -> None:
         """Start leasing the first key of `target` now, if its use is counted in a store."""
         keys = target.provider.keys
-        if keys is not None and keys.needs_store and not self._request.own_key:
-            self._prefetched = LeasePrefetch(self._acquire(keys, target, ()), target)
+        if keys is not None and keys.needs_store and not self.request.own_key:
+            self._prefetched = LeasePrefetch(keys.lend(self._key_request(target, ())), target)
 
     def start_target(self, target: Target) -> None:
         """Use keys of this target from now on."""
-        self.target, record = target, self._record
+        self.target, record = target, self.record
         record.provider, record.upstream_model = target.provider.name, target.model
         record.key_id = self.secret = ""
 
@@ -114,7 +102,7 @@ class KeyRotation:
 
         Raises NoKeyError.
         """
-        request, provider = self._request, target.provider
+        request, provider = self.request, target.provider
         if request.own_key:
             self.secret = request.own_key
             return Key(request.own_key, id="own")
@@ -126,9 +114,9 @@ class KeyRotation:
         else:
             if prefetched is not None:
                 prefetched.drop()
-            self._lease = await self._acquire(provider.keys, target, tried)
+            self._lease = await provider.keys.lend(self._key_request(target, tried))
         key = self._lease.key
-        self._record.key_id, self.secret = key.id, key.secret
+        self.record.key_id, self.secret = key.id, key.secret
         return key
 
     async def with_credential(self, key: Key | None) -> Key | None:
@@ -136,24 +124,17 @@ class KeyRotation:
 
         A caller's own key is sent as it is: it must not name an identity of the gateway.
         """
-        if self._request.own_key:
+        if self.request.own_key:
             return key
         assert self.target is not None  # noqa: S101 (a key is one of a target)
         key = await self.target.provider.with_credential(key)
         self.secret = key.secret if key is not None else ""
         return key
 
-    def _acquire(
-        self, keys: KeyPool, target: Target, tried: Collection[str]
-    ) -> Coroutine[Any, Any, Lease]:
-        request = self._request
-        return keys.acquire(
-            model=target.model,
-            key_id=request.key_id,
-            affinity=request.affinity,
-            exclude=tried,
-            among=request.principal.keys,
-            caller=request.principal.id,
+    def _key_request(self, target: Target, tried: Collection[str]) -> KeyRequest:
+        request, principal = self.request, self.request.principal
+        return KeyRequest(
+            target.model, request.key_id, request.affinity, tried, principal.keys, principal.id
         )
 
     def may_try_another(self, error: APIError, tried: int, *, last: bool) -> bool:
@@ -162,22 +143,26 @@ class KeyRotation:
         `tried` is the number of keys that failed before this one; `last` means that no other
         target follows.
         """
-        request = self._request
+        request = self.request
         if request.key_id or request.own_key or request.sent_once:
             return False
         if error.about is RefusalScope.UNCLEAR and not last:
             return False
         return self.retries.another_key_may_help(error, tried + 1)
 
-    def with_retry_after(self, failure: APIError, target: Target) -> APIError:
-        """Set `retry_after` of a failure to when the first key of the target is available again."""
-        keys, request = target.provider.keys, self._request
+    def end_target(self, target: Target, failure: APIError) -> APIError:
+        """Release the keys whose refusal was deferred, at the end of a target that has failed.
+
+        Returns the failure; its `retry_after` is when the first key is available again.
+        """
+        keys, request = target.provider.keys, self.request
         if failure.kind in KEY_KINDS and keys is not None and not request.own_key:
             wait = keys.soonest(
                 model=target.model, key_id=request.key_id, among=request.principal.keys
             )
             if wait > 0:  # (otherwise a key is available, and something else is wrong)
                 failure.retry_after = wait if wait < float("inf") else None
+        self._release_deferred()
         return failure
 
     def redact(self, error: APIError) -> APIError:
@@ -193,16 +178,18 @@ class KeyRotation:
 
     def answered(self, status: int, headers: Headers, now: float) -> None:
         """Report a response that committed the exchange; `now` is Unix time in seconds."""
-        self._record.answered(status)
+        self.record.answered(status)
         if self._lease is not None:
             self._lease.report(status)
             self._lease.update_from_headers(headers, now)
-        for lease in self._deferred:
-            lease.report(404, about=RefusalScope.MODEL)
+        if self._deferred:  # the model exists: those keys cannot use it
+            for lease in self._deferred:
+                lease.report(404, about=RefusalScope.MODEL)
+            self._release_deferred()
 
     def failed(self, error: APIError) -> None:
         """Report a failed attempt to its key, and release the key."""
-        self._record.failed(error)
+        self.record.failed(error)
         lease, self._lease = self._lease, None
         if lease is None:
             return
@@ -220,14 +207,15 @@ class KeyRotation:
         lease.report(status or 500, error.retry_after, about=error.about)
         lease.release()
 
-    def end_target(self) -> None:
-        """Release the keys whose refusal was deferred."""
+    def _release_deferred(self) -> None:
         for lease in self._deferred:
             lease.release()
         self._deferred.clear()
 
     def close(self, usage: Usage | None, error: APIError | None) -> None:
         """Release all leases, at the end of the exchange."""
+        if self._deferred:
+            self._release_deferred()
         prefetched, self._prefetched = self._prefetched, None
         if prefetched is not None:
             prefetched.drop()

@@ -85,11 +85,6 @@ class ExchangeRecord(msgspec.Struct, kw_only=True, eq=False):
             self._add_attempt(status, "", "")
         self._answered, self._sent_at = True, None
 
-    def answered_at(self, now: float, ignored: tuple[str, ...] = ()) -> None:
-        """The first content is there, and is what the client is sent first."""
-        self.first_byte_at = self.first_content_at = now
-        self.ignored = ignored
-
     def failed(self, error: APIError) -> None:
         """It failed, or was refused."""
         self.failure = error
@@ -141,7 +136,7 @@ class ExchangeRecord(msgspec.Struct, kw_only=True, eq=False):
         if self._sent_at is not None:  # the response was not awaited
             message = error.message if error is not None else "The client disconnected."
             self._add_attempt(0, "", message)
-        id = f"{getrandbits(128):032x}"
+        id = getrandbits(128).to_bytes(16, "big").hex()
         ticks = time.perf_counter()
         outcome, status = self._outcome()
         started = self._started_ticks

@@ -13,7 +13,7 @@ import contextvars
 import logging
 import re
 from collections.abc import Awaitable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from functools import lru_cache, partial
 
 from asgi_aiproxy import _asgi
@@ -35,7 +35,7 @@ _MAX_MEMBER_LENGTH, _MAX_MEMBERS_LENGTH = 100, 1000
 _NOT_PRINTABLE_ASCII = re.compile(r"[^ -~]")
 
 _UNLIMITED = nullcontext()
-_TOTAL_TIMEOUT_MESSAGE = "The request took too long."
+_TOTAL_TIMEOUT = "The request took too long."
 _ABORTED_MESSAGE = "The provider's response ended before it was complete."
 
 
@@ -69,12 +69,12 @@ class SSEResponder:
 
     async def run(self) -> None:
         """Send the whole stream. Raises APIError only if nothing was sent."""
-        exchange = self._exchange
+        exchange, total = self._exchange, self._total
         if self._check_interval > 0:
             self._timer.add(self)
         try:
             try:
-                with _total_timeout(self._total):
+                with Deadline(total, _TOTAL_TIMEOUT) if total is not None else _UNLIMITED:
                     committed = await exchange.open()
                     if self._keepalive_task is not None:
                         await self._wait_for_keepalive()
@@ -87,7 +87,7 @@ class SSEResponder:
                 out = await self._error_event(error)
             self._timer.remove(self)
             await exchange.close()
-            if exchange.finished:
+            if exchange.written is not None and exchange.finished:
                 out += exchange.receipts.end_of_stream(exchange.written, self._face)
             if self._keepalive_task is not None:
                 await self._wait_for_keepalive()
@@ -175,7 +175,7 @@ async def send_whole(send: Send, exchange: Exchange, *, total: float | None) -> 
     """
     started = False
     try:
-        with _total_timeout(total):
+        with Deadline(total, _TOTAL_TIMEOUT) if total is not None else _UNLIMITED:
             committed = await exchange.open()
             media_type = committed.media_type.encode("latin-1") or b"application/json"
             headers = _headers(committed, exchange.request_id)
@@ -197,7 +197,8 @@ async def send_whole(send: Send, exchange: Exchange, *, total: float | None) -> 
         raise ResponseAbortedError(_ABORTED_MESSAGE) from error
     await exchange.close()
     if not started:
-        headers += exchange.receipts.headers(exchange.written)
+        if exchange.written is not None:
+            headers += exchange.receipts.headers(exchange.written)
         await _asgi.send_response(send, 200, out, headers, media_type)
     elif exchange.finished:
         await _send_message(send, {"type": "http.response.body", "body": out, "more_body": False})
@@ -211,11 +212,6 @@ class ResponseAbortedError(AIProxyError):
 
     It is raised out of the app, so that the server closes the connection.
     """
-
-
-def _total_timeout(seconds: float | None) -> AbstractContextManager[object]:
-    """The time limit of the whole exchange, if there is one."""
-    return Deadline(seconds, _TOTAL_TIMEOUT_MESSAGE) if seconds is not None else _UNLIMITED
 
 
 def _send_piece(send: Send, out: bytes) -> Awaitable[None]:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Literal, Self
 from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.keys.explain import KeyReport, explain_keys
 from asgi_aiproxy.keys.health import Health
-from asgi_aiproxy.keys.health_check import HealthChecker, Test
 from asgi_aiproxy.keys.key import Key, as_list, check_new, validate_key
 from asgi_aiproxy.keys.key_set import KeySet
 from asgi_aiproxy.keys.key_state import KeyStatus
@@ -23,6 +22,7 @@ from asgi_aiproxy.stores.base import check_store
 
 if TYPE_CHECKING:
     from asgi_aiproxy.keys.encryption import SecretCipher
+    from asgi_aiproxy.keys.health_check import HealthChecker, Test
     from asgi_aiproxy.keys.key_store import KeyStore
     from asgi_aiproxy.keys.resource_records import ResourceRecords
     from asgi_aiproxy.keys.shared_pool import SharedPoolBackend
@@ -179,7 +179,10 @@ class KeyPool:
 
         Raises NoKeyError.
         """
-        request = KeyRequest(model, key_id, affinity, exclude, among, caller)
+        return await self.lend(KeyRequest(model, key_id, affinity, exclude, among, caller))
+
+    async def lend(self, request: KeyRequest) -> Lease:
+        """Lend a key for a request, whose fields are the arguments of `acquire`."""
         if self.shared is not None:
             return await self.shared.acquire(request, self._max_wait)
         waiting = self.key_set.waiting
@@ -331,6 +334,8 @@ class KeyPool:
         tested about every `interval` seconds, in a shared pool by one process.
         `include_healthy` tests healthy keys as well.
         """
+        from asgi_aiproxy.keys.health_check import HealthChecker
+
         self._health_checker = HealthChecker(
             self.key_set,
             check,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from asgi_aiproxy._cancellation import TimerRegistry
 from asgi_aiproxy._request_id import request_id
-from asgi_aiproxy.exchange.attribution import LABEL_MEMBERS, Attribution
+from asgi_aiproxy.exchange.attribution import LABEL_MEMBERS, NO_LABELS, Attribution
 from asgi_aiproxy.exchange.receipts import Receipts
 from asgi_aiproxy.exchange.record import ExchangeRecord
 from asgi_aiproxy.inspection import Fields
@@ -34,7 +34,7 @@ class ProxyContext:
     whole_body_reason: str
     keep_host: bool
     recorded: bool  # whether usage records are written
-    attribution: Attribution
+    attribution: Attribution | None
     clock: Callable[[], float]
     hooks: ProxyHooks | None = None
     resources: ResourceRecords | None = None
@@ -45,7 +45,7 @@ class ProxyContext:
 
 def new_record(request: ProxyRequest, context: ProxyContext) -> ExchangeRecord:
     """Return the record of an exchange that begins now."""
-    labels = context.attribution.labels_of_scope(request.scope, request.principal, {})
+    attribution = context.attribution
     return ExchangeRecord(
         principal=request.principal.id,
         face="passthrough",
@@ -54,7 +54,11 @@ def new_record(request: ProxyRequest, context: ProxyContext) -> ExchangeRecord:
         started=context.clock(),
         provider=request.target.name,
         key_id=request.injected,
-        labels=labels,
+        labels=(
+            attribution.labels_of_scope(request.scope, request.principal, {})
+            if attribution is not None
+            else NO_LABELS
+        ),
     )
 
 
@@ -62,6 +66,6 @@ def add_labels(
     record: ExchangeRecord, request: ProxyRequest, context: ProxyContext, members: Fields
 ) -> None:
     """Add the session and the tags that the body names to the record."""
-    if not LABEL_MEMBERS.isdisjoint(members):
-        labels = context.attribution.labels_of_scope
-        record.labels = labels(request.scope, request.principal, members)
+    attribution = context.attribution
+    if attribution is not None and not LABEL_MEMBERS.isdisjoint(members):
+        record.labels = attribution.labels_of_scope(request.scope, request.principal, members)

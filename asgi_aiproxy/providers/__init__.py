@@ -6,11 +6,6 @@ from typing import TYPE_CHECKING
 
 from asgi_aiproxy._lazy import on_first_use
 from asgi_aiproxy.providers.base import ModelOffer, Provider, Router, Target, bearer, header, query
-from asgi_aiproxy.providers.temporary_credentials import (
-    CredentialCache,
-    CredentialSource,
-    RenewingSource,
-)
 
 if TYPE_CHECKING:
     from asgi_aiproxy.providers.amazon_bedrock import BedrockAuth, bedrock, bedrock_anthropic
@@ -65,6 +60,11 @@ if TYPE_CHECKING:
     )
     from asgi_aiproxy.providers.shared_credentials import Credential
     from asgi_aiproxy.providers.sigv4 import SigV4
+    from asgi_aiproxy.providers.temporary_credentials import (
+        CredentialCache,
+        CredentialSource,
+        RenewingSource,
+    )
 
 __all__ = [
     "ANTHROPIC",
@@ -141,6 +141,8 @@ _HOME = {
     "COHERE": "catalog",
     "COZE": "catalog",
     "Credential": "shared_credentials",
+    "CredentialCache": "temporary_credentials",
+    "CredentialSource": "temporary_credentials",
     "DASHSCOPE": "compatible",
     "DEEPGRAM": "media",
     "DEEPINFRA": "compatible",
@@ -164,6 +166,7 @@ _HOME = {
     "OPENAI_RESPONSES": "catalog",
     "OPENROUTER": "catalog",
     "PERPLEXITY": "catalog",
+    "RenewingSource": "temporary_credentials",
     "SAMBANOVA": "compatible",
     "SGLANG": "self_hosted",
     "SILICONFLOW": "compatible",

@@ -6,7 +6,7 @@ import re
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote, unquote_plus, urlsplit
 
 import msgspec
@@ -19,8 +19,10 @@ from asgi_aiproxy.keys.key import as_list, check_proxy_url
 from asgi_aiproxy.operations.base import AnyOperationAPI
 from asgi_aiproxy.providers.emulator import Emulator
 from asgi_aiproxy.providers.refusal_codes import Refusals
-from asgi_aiproxy.providers.temporary_credentials import CredentialCache
 from asgi_aiproxy.upstream.base import TOKEN, Headers, Timeouts, UpstreamRequest
+
+if TYPE_CHECKING:
+    from asgi_aiproxy.providers.temporary_credentials import CredentialCache
 
 Auth = Callable[[UpstreamRequest, str], UpstreamRequest]  # pure: adds a secret to a request
 TransformRequest = Callable[[ProviderRequest], ProviderRequest]

@@ -87,7 +87,7 @@ OPENAI = Provider(
     dialect=OPENAI_CHAT,
     base_url="https://api.openai.com/v1",
     native_operations=OPENAI_OPERATIONS | RESPONSES,
-    transform_request=chain(new_limit, drop_signatures, message_format(OPENAI_MESSAGES)),
+    transform_request=only_chat(new_limit, drop_signatures, message_format(OPENAI_MESSAGES)),
 )
 # Chat requests are converted to the Responses API: for models that are only available there, and
 # for other vendors with that API.

@@ -35,6 +35,7 @@ from asgi_aiproxy.providers.transforms import (
     models_at,
     new_limit,
     old_role,
+    only_chat,
     only_images,
     rename_fields,
     vendor_format,
@@ -225,7 +226,7 @@ def snowflake(account: str = "", *, base_url: str = "", name: str = "snowflake")
         base_url=base_url or f"https://{host}/api/v2/cortex/v1",
         native_operations=CHAT,
         strict_format=False,
-        transform_request=chain(new_limit, old_role, drop_signatures),
+        transform_request=only_chat(new_limit, old_role, drop_signatures),
     )
 
 

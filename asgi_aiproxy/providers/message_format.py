@@ -92,7 +92,10 @@ def message_format(form: MessageFormat) -> TransformRequest:
         messages = draft.body.get("messages")
         if isinstance(messages, msgspec.Raw):
             encoded = bytes(messages)
-            if not any(mark in encoded for mark in marks):
+            for mark in marks:
+                if mark in encoded:
+                    break
+            else:
                 return draft
             try:
                 messages = plain(messages)

@@ -99,23 +99,26 @@ def chain(*transforms: TransformRequest) -> TransformRequest:
     return transform
 
 
-def only_at(path: str, transform: TransformRequest) -> TransformRequest:
-    """Apply a transformation to the requests at one path only."""
+def only_at(path: str, *transforms: TransformRequest) -> TransformRequest:
+    """Apply transformations, in order, to the requests at one path only."""
 
-    def transformed(draft: ProviderRequest) -> ProviderRequest:
-        return transform(draft) if draft.path == path else draft
+    def transform(draft: ProviderRequest) -> ProviderRequest:
+        if draft.path == path:
+            for step in transforms:
+                draft = step(draft)
+        return draft
 
-    return transformed
-
-
-def only_chat(transform: TransformRequest) -> TransformRequest:
-    """Apply a transformation to chat completions only."""
-    return only_at("/chat/completions", transform)
+    return transform
 
 
-def only_images(transform: TransformRequest) -> TransformRequest:
-    """Apply a transformation to the generation of images only."""
-    return only_at("/images/generations", transform)
+def only_chat(*transforms: TransformRequest) -> TransformRequest:
+    """Apply transformations to chat completions only."""
+    return only_at("/chat/completions", *transforms)
+
+
+def only_images(*transforms: TransformRequest) -> TransformRequest:
+    """Apply transformations to the generation of images only."""
+    return only_at("/images/generations", *transforms)
 
 
 def image_size_as(write: Callable[[int, int], Mapping[str, Any]]) -> TransformRequest:
@@ -164,7 +167,7 @@ def replace_value(name: str, old: Any, new: Any) -> TransformRequest:
 
 # Since its o-series models OpenAI rejects `max_tokens` in chat requests (legacy completions have no
 # other name); most other vendors only know `max_tokens`.
-new_limit = only_chat(rename_fields(max_tokens="max_completion_tokens"))
+new_limit = rename_fields(max_tokens="max_completion_tokens")
 old_limit = rename_fields(max_completion_tokens="max_tokens")
 # OpenAI's name for `system` since its o-series models. Other vendors reject it, or have chat
 # templates that drop such messages; `system` is accepted everywhere.

@@ -52,7 +52,7 @@ class _ResponseFields(msgspec.Struct):
     model: str | None = None
     usage: UsageFields | None = None
     error: Any = None
-    choices: msgspec.Raw = msgspec.Raw()
+    choices: list[msgspec.Raw] | None = None
 
 
 class _ChoiceFields(msgspec.Struct):
@@ -125,8 +125,7 @@ def _read_response(body: bytes) -> tuple[str, Usage | None, Any, bool]:
         model = str(other.get("model") or "")
         return model, usage, other.get("error"), bool(other.get("choices"))
     usage = to_usage(answer.usage) if answer.usage is not None else None
-    has_choices = bytes(memoryview(answer.choices)[:5]) not in (b"", b"[]", b"null")
-    return answer.model or "", usage, answer.error, has_choices
+    return answer.model or "", usage, answer.error, bool(answer.choices)
 
 
 def _parse_chunk(data: bytes) -> _ChunkFields | None:
@@ -166,23 +165,23 @@ def _parse_unusual_chunk(data: bytes) -> _ChunkFields | None:
     return _ChunkFields(str(chunk.get("model") or ""), choices=choices, usage=usage)
 
 
-class OpenAINativeStream:
+class OpenAINativeStream(msgspec.Struct, eq=False, kw_only=True):
     """For providers that follow the format exactly: bytes are passed on unchanged.
 
     Only usage is removed, if the client did not request it.
     """
 
-    def __init__(self, *, usage_wanted: bool) -> None:
-        self._usage_wanted = usage_wanted
-        self.usage: Usage | None = None
-        self.model = ""
-        self.started = False
-        self._finished = False
-        self.ended = False
-        self._marks: tuple[bytes, ...] = _MARKS
-        # First and last bytes of chunks that need not be parsed; set from the first such chunk.
-        self._head = self._tail = b""
-        self._tail_without_usage = b""  # sent instead, if the client did not request usage
+    usage_wanted: bool
+    usage: Usage | None = None
+    model: str = ""
+    started: bool = False
+    ended: bool = False
+    _finished: bool = False
+    _marks: tuple[bytes, ...] = _MARKS
+    # First and last bytes of chunks that need not be parsed; set from the first such chunk.
+    _head: bytes = b""
+    _tail: bytes = b""
+    _tail_without_usage: bytes = b""  # sent instead, if the client did not request usage
 
     def pass_unparsed(self, data: bytes) -> tuple[bytes, bytes]:
         """Pass on frames up to one with usage, an error, a finish reason or the end."""
@@ -196,12 +195,12 @@ class OpenAINativeStream:
                 and _CR not in data
             ):
                 return (
-                    data if self._usage_wanted else data[: -len(tail)] + self._tail_without_usage
+                    data if self.usage_wanted else data[: -len(tail)] + self._tail_without_usage
                 ), b""
             plain, data = self._split_similar(data)
             if not data:
                 return plain, data
-        if not self._usage_wanted:
+        if not self.usage_wanted:
             data = data.replace(_NO_USAGE, b"")
         more, rest = split_before(data, self._marks)
         return plain + more, rest
@@ -221,7 +220,7 @@ class OpenAINativeStream:
         begun = [True for part in parts if part.startswith(head)]
         if not len(begun) == similar.count(b"\n\n") == len(parts) - 1:
             return b"", data
-        return (similar if self._usage_wanted else self._tail_without_usage.join(parts)), rest
+        return (similar if self.usage_wanted else self._tail_without_usage.join(parts)), rest
 
     def feed(self, frame: Frame) -> bytes:
         """The frame unchanged, unless it is usage that the client did not request."""
@@ -229,7 +228,7 @@ class OpenAINativeStream:
         if data.strip() == b"[DONE]":
             self.ended = True
             return frame.raw
-        raw = frame.raw if self._usage_wanted else frame.raw.replace(_NO_USAGE, b"")
+        raw = frame.raw if self.usage_wanted else frame.raw.replace(_NO_USAGE, b"")
         chunk = _parse_chunk(data)
         if chunk is None:
             return b""
@@ -237,7 +236,7 @@ class OpenAINativeStream:
         fields = chunk.usage_fields()
         if fields is not None:
             self.usage = to_usage(fields)
-            if not self._usage_wanted and not chunk.choices:
+            if not self.usage_wanted and not chunk.choices:
                 return b""
         for choice in chunk.choices or ():
             self._finished |= bool(choice.finish_reason)
