@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from datetime import UTC, datetime
+from functools import lru_cache
+from time import gmtime, strftime
 from typing import Any, Literal
 
 import msgspec
@@ -19,23 +20,35 @@ class JSONFormatter(logging.Formatter):
     """Formats one JSON object per line.
 
     Its members are `time`, `level`, `logger` and `message`, for usage records all of their fields
-    as `usage`, and the traceback of an exception as `exception`.
+    as `usage` (`message` is then short), and the traceback of an exception as `exception`.
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line without its line break."""
+        """Return the line without its line break, in ASCII."""
+        milliseconds = int(record.created * 1000)
         line: dict[str, Any] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "time": f"{_second(milliseconds // 1000)}.{milliseconds % 1000:03d}+00:00",
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
         }
         usage = getattr(record, "usage", None)
         if isinstance(usage, msgspec.Struct):
-            line["usage"] = msgspec.to_builtins(usage)
+            line["message"] = getattr(record.msg, "summary", None) or record.getMessage()
+            line["usage"] = usage
+        else:
+            line["message"] = record.getMessage()
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line)  # in ASCII: callers and vendors may have written anything
+        try:
+            return msgspec.json.encode(line).decode("ascii")
+        except UnicodeError:  # callers and vendors may have written anything
+            return json.dumps(msgspec.to_builtins(line), separators=(",", ":"))
+
+
+@lru_cache(maxsize=4)
+def _second(time: int) -> str:
+    """A Unix time in ISO 8601, to the second."""
+    return strftime("%Y-%m-%dT%H:%M:%S", gmtime(time))
 
 
 def configure(*, format: LogFormat = "text", level: LogLevel = "info") -> None:

@@ -48,6 +48,8 @@ from asgi_aiproxy.exchange.receipts import Receipts
 from asgi_aiproxy.exchange.relay import Relay
 from asgi_aiproxy.exchange.request import GatewayRequest
 from asgi_aiproxy.exchange.responses import SSEResponder, send_whole
+from asgi_aiproxy.hooks.base import BeforeHook, Hook
+from asgi_aiproxy.hooks.chain import HookChain, as_hooks
 from asgi_aiproxy.inspection import inspect_fields
 from asgi_aiproxy.keys.encryption import SecretCipher
 from asgi_aiproxy.operations import AnyClientOperation
@@ -67,8 +69,6 @@ from asgi_aiproxy.upstream import (
 from asgi_aiproxy.usage.record import Recorder, UsageSink, discard
 
 if TYPE_CHECKING:
-    from asgi_aiproxy.hooks.base import BeforeHook, Hook
-    from asgi_aiproxy.hooks.chain import HookChain
     from asgi_aiproxy.keys.resource_records import ResourceOwnership
     from asgi_aiproxy.model_list import FactsSource
     from asgi_aiproxy.multipart_forwarder import MultipartForwarder
@@ -177,22 +177,15 @@ class Shim(TypedCalls, ExplainsCalls):
             websocket_idle=websocket_idle,
             allow_client_keys=allow_client_keys,
             ownership=ownership,
-            proxy_options={
-                "transport": self._relay.transport,
-                "record": record,
-                "timeouts": timeouts,
-                "hooks": hooks,
-                "attribution": attribution,
-            },
+            record=record,
+            timeouts=timeouts,
+            hooks=hooks,
+            attribution=attribution,
         )
-        self._hooks: HookChain | None = None
-        if hooks != ():
-            from asgi_aiproxy.hooks.chain import as_hooks
-
-            self._hooks = as_hooks(hooks)
+        self._hooks = as_hooks(hooks)
         recorded = record is not discard or self._hooks is not None
         self._attribution = attribution_for(attribution, recorded=recorded)
-        more = self._attribution.headers if self._attribution is not None else ()
+        more = () if self._attribution is None else self._attribution.headers
         self._header_names = {face: header_names(face, more) for face in (*faces, NEUTRAL)}
         self._users = 0
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -45,7 +45,7 @@ class ShimServices:
         websocket_idle: float,
         allow_client_keys: bool,
         ownership: ResourceOwnership | None,
-        proxy_options: Mapping[str, Any],
+        **proxy_options: Any,
     ) -> None:
         self._relay = relay
         self._faces = faces
@@ -80,9 +80,11 @@ class ShimServices:
         made = VendorResources(
             self._relay.router,
             self._faces,
-            self._proxy_options,
+            {"transport": self._relay.transport, **self._proxy_options},
             allow_client_keys=self._allow_client_keys,
             ownership=self._ownership,
+            recorder=self._relay.recorder,
+            receipts=self._relay.receipts,
         )
         return self._kept("_resources", made)
 

@@ -24,6 +24,7 @@ from benchmarks.passthrough import passthrough
 from benchmarks.report import Progress, Result
 from benchmarks.rounds import Bench, Options
 from benchmarks.rows import LEGEND, ROWS as OURS
+from benchmarks.telemetry import telemetry
 from benchmarks.traffic import Tools, Upstream
 
 ROWS = {
@@ -33,6 +34,7 @@ ROWS = {
     "passthrough sockets": sockets,
     "host protection": host_protection,
     **CONSOLE,
+    "telemetry": telemetry,
 }
 
 

@@ -54,15 +54,73 @@ def claude_pyreqwest() -> App:
     return claude(ReqwestTransport())
 
 
-def gateway(provider: Any, transport: Transport | None) -> App:
+def gateway(
+    provider: Any, transport: Transport | None = None, record: Any = None, hooks: Any = ()
+) -> App:
     from asgi_aiproxy.middleware.auth import Authenticate, static_tokens
     from asgi_aiproxy.shim import OpenAIShim
 
-    async def record(usage: Any) -> None:
+    async def nothing(usage: Any) -> None:
         pass
 
-    shim = OpenAIShim(provider, transport=transport, record=record)
+    shim = OpenAIShim(provider, transport=transport, record=record or nothing, hooks=hooks)
     return Authenticate(shim, verify=static_tokens({wire.TOKEN: "bench"}))
+
+
+def observed() -> App:
+    """As `chat`, with the telemetry that `BENCH_TELEMETRY` names, separated by commas.
+
+    `metrics`; `logs`: JSON lines to a file; `traces=RATIO`: spans of this share of the calls, in
+    batches, to an exporter that drops them.
+    """
+    from asgi_aiproxy import log_usage, tee
+    from asgi_aiproxy.providers import OPENAI
+    from asgi_aiproxy.telemetry.metrics import Metrics
+
+    sinks: list[Any] = []
+    hooks: list[Any] = []
+    for wanted in os.environ["BENCH_TELEMETRY"].split(","):
+        name, _, ratio = wanted.partition("=")
+        if name == "metrics":
+            sinks.append(Metrics().record)
+        elif name == "logs":
+            write_logs(os.devnull)
+            sinks.append(log_usage)
+        else:
+            hooks.append(tracing(float(ratio)))
+    record = tee(*sinks) if len(sinks) > 1 else sinks[0] if sinks else None
+    provider = OPENAI.using(["sk-one", "sk-two"], base_url=f"{upstream()}/v1")
+    return gateway(provider, record=record, hooks=hooks)
+
+
+def write_logs(path: str) -> None:
+    """Write log lines as `serve` does with `log_format = "json"`, to a file."""
+    import logging
+
+    from asgi_aiproxy.logs import JSONFormatter
+
+    handler = logging.FileHandler(path)
+    handler.setFormatter(JSONFormatter())
+    logger = logging.getLogger("asgi_aiproxy")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+
+
+def tracing(ratio: float) -> Any:
+    """Spans of this share of the calls."""
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+    from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+
+    from asgi_aiproxy.telemetry.tracing import Tracing
+
+    class Dropped(SpanExporter):
+        def export(self, spans: Any) -> SpanExportResult:
+            return SpanExportResult.SUCCESS
+
+    provider = TracerProvider(sampler=ParentBased(TraceIdRatioBased(ratio)))
+    provider.add_span_processor(BatchSpanProcessor(Dropped()))
+    return Tracing(tracer_provider=provider)
 
 
 def pairs() -> App:

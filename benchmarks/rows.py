@@ -29,7 +29,7 @@ PROBE = "paced-25-1000"  # the answer of an endless stream is checked with this 
 # The origin of a row's limits. Those of "design" were set for pyreqwest as the transport; over our
 # own transport a relay is several times faster, so that the gateway's own work weighs more.
 DESIGN, ISSUE, OURS = "design: ", "issue 4: ", "ours: "
-ISSUE_10 = "issue 10: "
+ISSUE_10, ISSUE_12 = "issue 10: ", "issue 12: "
 LEGEND = """\
 design: limits set before the implementation; issue 4: limits for the proxy; ours: rows added later.
 Indented: the same in another form, or for comparison."""

@@ -279,6 +279,7 @@ THIRD: dict[str, set[str]] = {
     "upstream.connect": {"certifi"},
     "emulation.schema": {"jsonschema_rs"},
     "hooks.bounded_regex": {"regex"},
+    "telemetry.histogram": {"prometheus_client"},
     "telemetry.metrics": {"prometheus_client"},
     "telemetry.tracing": {"opentelemetry"},
     "testing.plugin": {"pytest"},

@@ -10,6 +10,8 @@ of the methods of `Hook`, or an async function, which is called as its `before`.
 - `filters(call)` makes filters that see the events of the response, and decide what the client is
   sent of it (see `asgi_aiproxy.exchange.guarded`).
 - `after(call, record)` runs in the background, when the exchange has ended, however it ended.
+- `observe(call, record)` does the same as a plain function, for what only computes: it needs no
+  task, which costs more than most of what is observed.
 
 A hook must not hold up the application: `before` and `after` are given `seconds`. One that raises
 or takes longer has failed: with `on_failure="closed"` the request is answered with 503, with
@@ -21,10 +23,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any, Literal, TypeVar
 
 import msgspec
 
+from asgi_aiproxy._asgi import Scope
 from asgi_aiproxy.credentials import CREDENTIAL_HEADERS
 from asgi_aiproxy.errors import APIError, ConfigurationError, ErrorKind
 from asgi_aiproxy.exchange.request import GatewayRequest
@@ -43,7 +47,7 @@ OnFailure = Literal["closed", "open"]
 
 
 class Call:
-    """One call, as hooks see it.
+    """One call, as hooks see it: a request in an ASGI `scope`.
 
     Attributes that a hook may only read:
 
@@ -60,13 +64,22 @@ class Call:
     The properties `model`, `request`, `body`, `response` and `emulate` may be set.
     """
 
-    def __init__(self, request: GatewayRequest, headers: Mapping[str, str]) -> None:
+    def __init__(self, request: GatewayRequest, scope: Scope) -> None:
         self._sent = request
-        self.headers = headers
+        self._scope = scope
         self.state: dict[Any, Any] = {}
 
     def __repr__(self) -> str:
         return f"Call({self.operation}, model={self.model!r}, principal={self.principal.id!r})"
+
+    @cached_property
+    def headers(self) -> Mapping[str, str]:
+        """The request's headers by their names in lower case, without credentials."""
+        return {
+            name.decode("latin-1"): value.decode("latin-1")
+            for name, value in self._scope["headers"]
+            if name not in CREDENTIAL_HEADERS
+        }
 
     @property
     def principal(self) -> Principal:
@@ -232,6 +245,9 @@ class Hook:
 
     async def after(self, call: Call, record: UsageRecord) -> None:
         """See the usage record of the exchange."""
+
+    def observe(self, call: Call, record: UsageRecord) -> None:
+        """See the usage record of the exchange. It must not block the event loop."""
 
 
 BeforeHook = Callable[[Call], Awaitable[None]]

@@ -17,7 +17,6 @@ import msgspec
 
 from asgi_aiproxy._asgi import Scope
 from asgi_aiproxy._background_tasks import start
-from asgi_aiproxy.credentials import CREDENTIAL_HEADERS
 from asgi_aiproxy.errors import APIError, ConfigurationError, ErrorKind
 from asgi_aiproxy.exchange.guarded import ResponseRefusedError, unchecked_response_error
 from asgi_aiproxy.exchange.request import GatewayRequest
@@ -28,7 +27,9 @@ from asgi_aiproxy.usage.record import UsageRecord
 
 logger = logging.getLogger("asgi_aiproxy")
 
-_METHODS = {"before": 1, "filters": 1, "after": 2}  # and how many arguments they are called with
+# The methods of hooks, with the number of arguments that they are called with; two are not async.
+_METHODS = {"before": 1, "filters": 1, "after": 2, "observe": 2}
+_PLAIN = frozenset({"filters", "observe"})
 
 
 class _Function(Hook):
@@ -63,6 +64,7 @@ class HookChain:
     def __init__(self, hooks: Sequence[Hook | BeforeHook]) -> None:
         self._hooks = [_as_hook(each) for each in hooks]
         self._after = [hook for hook in self._hooks if _overrides(hook, "after")]
+        self._observers = [hook for hook in self._hooks if _overrides(hook, "observe")]
         self._filtering = [hook for hook in self._hooks if _overrides(hook, "filters")]
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -74,7 +76,7 @@ class HookChain:
     @property
     def observing(self) -> bool:
         """Whether some hooks see usage records."""
-        return bool(self._after)
+        return bool(self._after or self._observers)
 
     async def before(
         self, request: GatewayRequest, scope: Scope
@@ -88,14 +90,14 @@ class HookChain:
         operation = request.operation
         if self._filtering and operation.resource and operation.method != "DELETE":
             return request, unchecked_response_error("A response that a provider has stored")
-        call = Call(request, readable_headers(scope))
+        call = Call(request, scope)
         refusal: APIError | None = None
         try:
             await self.run_before(call)
         except APIError as error:
             refusal = error
         filters = (lambda: self.filters(call)) if self._filtering else None
-        ended = (lambda record: self.ended(call, record)) if self._after else None
+        ended = (lambda record: self.ended(call, record)) if self.observing else None
         changed = call.to_gateway_request()
         return msgspec.structs.replace(changed, filters=filters, ended=ended), refusal
 
@@ -128,9 +130,19 @@ class HookChain:
 
     def ended(self, call: Call, record: UsageRecord) -> None:
         """Run the hooks for a call that has ended, in the background."""
-        task = start(self._run_after(call, record), what="hooks after an exchange")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        if self._after:
+            task = start(self._run_after(call, record), what="hooks after an exchange")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        if self._observers:
+            asyncio.get_running_loop().call_soon(self._observe, call, record)
+
+    def _observe(self, call: Call, record: UsageRecord) -> None:
+        for hook in self._observers:
+            try:
+                hook.observe(call, record)
+            except Exception as error:
+                _log_failure_after(hook, record, error)
 
     async def _run(self, hook: Hook, call: Call) -> None:
         try:
@@ -161,24 +173,21 @@ class HookChain:
             try:
                 await within(hook.seconds, hook.after(call, record))
             except Exception as error:
-                logger.exception(
-                    "request %s: the hook %r failed after the exchange: %r",
-                    *(record.request_id, hook, error),
-                )
+                _log_failure_after(hook, record, error)
 
     async def drain(self) -> None:
         """Wait for the hooks that run after exchanges, each within its time limit."""
+        if self._observers:
+            await asyncio.sleep(0)  # those that are due have run
         if self._tasks:
             await asyncio.wait(tuple(self._tasks))
 
 
-def readable_headers(scope: Scope) -> dict[str, str]:
-    """The headers of a request by their names in lower case, without credentials."""
-    return {
-        name.decode("latin-1"): value.decode("latin-1")
-        for name, value in scope["headers"]
-        if name not in CREDENTIAL_HEADERS
-    }
+def _log_failure_after(hook: Hook, record: UsageRecord, error: Exception) -> None:
+    logger.exception(
+        "request %s: the hook %r failed after the exchange: %r",
+        *(record.request_id, hook, error),
+    )
 
 
 def _limited(filter: EventFilter, seconds: float) -> EventFilter:
@@ -241,8 +250,8 @@ def _as_hook(given: Any) -> Hook:
         )
     for name, count in _METHODS.items():
         method, shown = getattr(hook, name), f"{name} of {given!r}"
-        if is_async(method) is (name == "filters"):
-            how = "must not be async" if name == "filters" else "must be async: 'async def'"
+        if is_async(method) is (name in _PLAIN):
+            how = "must not be async" if name in _PLAIN else "must be async: 'async def'"
             raise ConfigurationError(f"hooks: {shown} {how}.")
         _check_signature(method, shown, count)
     return hook

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import msgspec
 
 from asgi_aiproxy import _json
+from asgi_aiproxy._asgi import Scope
 from asgi_aiproxy._cancellation import RequestMonitor
 from asgi_aiproxy._request_id import request_id
 from asgi_aiproxy.dialects.base import Dialect, InboundDialect, Operation
@@ -21,7 +22,7 @@ from asgi_aiproxy.exchange.guarded import unchecked_response_error
 from asgi_aiproxy.exchange.guarded_content import checked_error, media_type
 from asgi_aiproxy.exchange.request import GatewayRequest
 from asgi_aiproxy.hooks.base import Call, checked_value
-from asgi_aiproxy.hooks.chain import HookChain, readable_headers
+from asgi_aiproxy.hooks.chain import HookChain
 from asgi_aiproxy.messages import Response, unfold
 from asgi_aiproxy.passthrough.buffered_response import BufferedResponse
 from asgi_aiproxy.passthrough.guarded_response import GuardedResponse, checked_response
@@ -41,10 +42,8 @@ class ProxiedCall(Call):
     `operation` is the pattern of its path, `request` is None, and it cannot be answered.
     """
 
-    def __init__(
-        self, request: GatewayRequest, headers: Mapping[str, str], known: InboundDialect | None
-    ) -> None:
-        super().__init__(request, headers)
+    def __init__(self, request: GatewayRequest, scope: Scope, known: InboundDialect | None) -> None:
+        super().__init__(request, scope)
         self._known = known
 
     @property
@@ -227,7 +226,7 @@ def proxied_call(request: ProxyRequest, body: bytes) -> ProxiedCall:
         principal=request.principal,
         request_id=request_id(request.scope),
     )
-    return ProxiedCall(sent, readable_headers(request.scope), known)
+    return ProxiedCall(sent, request.scope, known)
 
 
 def _fields(body: bytes) -> Mapping[str, msgspec.Raw]:

@@ -41,7 +41,7 @@ from asgi_aiproxy.middleware.load_shedder import LoadShedder
 from asgi_aiproxy.prices.pricing import Pricing
 from asgi_aiproxy.providers.base import Provider, Router
 from asgi_aiproxy.stores.base import Store, StoreUnavailableError
-from asgi_aiproxy.telemetry.series import TOKEN_TYPES, Collector, Series
+from asgi_aiproxy.telemetry.series import SECONDS, TOKEN_TYPES, Collector, Series
 from asgi_aiproxy.usage.ledger import Ledger
 from asgi_aiproxy.usage.pricing import cost_of
 from asgi_aiproxy.usage.record import Outcome, UsageRecord
@@ -50,7 +50,6 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
 OTHER = "other"
-_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 _STORE_TIMEOUT_SECONDS = 2.0
 _LAG_INTERVAL_SECONDS = 0.5
 # Reasons for refusals by status, as the shims, the quota and the upstreams use it.
@@ -127,6 +126,8 @@ class Metrics:
         return f"Metrics(models={len(self._models)}, own_registry={self._own})"
 
     def _define(self) -> None:
+        from asgi_aiproxy.telemetry.histogram import BatchHistogram  # (of the extra, too)
+
         made = self._client
         self._collector = Collector(self._write, at_once=self._folder is not None)
         self.registry.register(self._collector)
@@ -135,7 +136,7 @@ class Metrics:
             return made.Counter(name, text, labels, registry=self.registry)
 
         def histogram(name: str, text: str, *labels: str) -> Any:
-            return made.Histogram(name, text, labels, registry=self.registry, buckets=_SECONDS)
+            return BatchHistogram(name, text, labels, registry=self.registry, buckets=SECONDS)
 
         def gauge(name: str, text: str, *labels: str, mode: str = "mostrecent") -> Any:
             return made.Gauge(name, text, labels, registry=self.registry, multiprocess_mode=mode)
@@ -228,15 +229,13 @@ class Metrics:
         self._exchanges.labels(*series.key).inc(series.count)
         for status, count in series.refused.items():
             self._refused.labels(face, _REASONS.get(status, OTHER)).inc(count)
-        for histogram, values in (
+        for histogram, times in (
             (self._duration, series.durations),
             (self._first, series.firsts),
             (self._gap, series.gaps),
         ):
-            if values:
-                observe = histogram.labels(face, provider).observe
-                for value in values:
-                    observe(value)
+            if any(times.counts):
+                histogram.labels(face, provider).add(times.counts, times.total)
         for (by, result), count in series.attempts.items():
             self._attempts.labels(by, result).inc(count)
         for kind, count in zip(TOKEN_TYPES, series.tokens, strict=True):

@@ -2,24 +2,43 @@
 
 Theory of operation. A call of prometheus-client takes some microseconds: it looks up the labels,
 takes a lock, and checks its arguments. So the exchanges of one combination of labels are summed up
-in a `Series`, and added once a second, or when the metrics are read. `Collector` is registered
-before all metrics of ours, so it is read before them.
+in a `Series`, times as the number of those in each bucket of a histogram, and added once a second,
+or when the metrics are read. `Collector` is registered before all metrics of ours, so it is read
+before them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from asgi_aiproxy.usage.record import Attempt, Outcome, UsageRecord
 
+# Upper bounds of the buckets of histograms, in seconds; a last bucket has what is above them.
+SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 TOKEN_TYPES = ("input", "output", "cache_read", "cache_write", "reasoning")
 _FLUSH_SECONDS = 1.0
 
 Key = tuple[str, str, str, str, str]  # face, operation, provider, model, outcome
+
+
+class Times:
+    """How many times are in each bucket, and their sum in seconds."""
+
+    __slots__ = ("counts", "total")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(SECONDS) + 1)
+        self.total = 0.0
+
+    def add(self, seconds: float) -> None:
+        """Count one time."""
+        self.counts[bisect_left(SECONDS, seconds)] += 1
+        self.total += seconds
 
 
 class Series:
@@ -46,9 +65,9 @@ class Series:
     def clear(self) -> None:
         """Begin again."""
         self.count = self.cost = self.priced = self.unpriced = 0
-        self.durations: list[float] = []
-        self.firsts: list[float] = []
-        self.gaps: list[float] = []
+        self.durations = Times()
+        self.firsts = Times()
+        self.gaps = Times()
         self.tokens = [0] * len(TOKEN_TYPES)
         self.attempts: Counter[tuple[str, str]] = Counter()
         self.refused: Counter[int] = Counter()
@@ -56,12 +75,12 @@ class Series:
     def add(self, record: UsageRecord, cost: int | None) -> None:
         """Count one exchange."""
         self.count += 1
-        self.durations.append(record.duration)
+        self.durations.add(record.duration)
         if record.outcome is Outcome.REFUSED:
             self.refused[record.status] += 1
         if record.first_content is not None:
-            self.firsts.append(record.first_content)
-            self.gaps.append(record.longest_pause)
+            self.firsts.add(record.first_content)
+            self.gaps.add(record.longest_pause)
         if record.attempt_details:
             for attempt in record.attempt_details:
                 self.attempts[attempt.provider or "none", result_of(attempt)] += 1
@@ -110,15 +129,17 @@ class Collector:
             series = self._series.get(key)
             if series is None:
                 series = self._series[key] = Series(key)
-            if not series.count:
+            first = not series.count
+            if first:
                 self._dirty.append(series)
             series.add(record, cost)
-        loop = asyncio.get_running_loop()
-        if self._at_once:
+        if first and not self._at_once:
+            loop = asyncio.get_running_loop()
+            if self._timer is None or self._loop is not loop:
+                self._loop = loop
+                self._timer = loop.call_later(_FLUSH_SECONDS, self._flush_later)
+        elif self._at_once:
             self.flush()
-        elif self._timer is None or self._loop is not loop:
-            self._loop = loop
-            self._timer = loop.call_later(_FLUSH_SECONDS, self._flush_later)
 
     def _flush_later(self) -> None:
         self._timer = None

@@ -21,6 +21,7 @@ Texts of requests and responses are never part of a span. Attributes of our own 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -138,25 +139,17 @@ class Tracing(Hook):
         for name, value in headers.items():
             call.send_header(name, value)
 
-    async def after(self, call: Call, record: UsageRecord) -> None:
+    def observe(self, call: Call, record: UsageRecord) -> None:
         """Make the spans, and add to the metrics."""
-        shared = self._shared_attributes(record)
+        done = record.outcome is Outcome.DONE
+        model = record.upstream_model or record.requested_model
+        error = "" if done else _error_type(record)
+        shared = _shared_attributes(record.operation, record.provider, model, record.model, error)
         self._make_spans(call, record, shared)
+        if not done and not record.provider:
+            # A model that no provider serves must not become a series.
+            shared = _shared_attributes(record.operation, "", "other", record.model, error)
         self._measure(record, shared)
-
-    def _shared_attributes(self, record: UsageRecord) -> dict[str, Any]:
-        """The attributes of spans and metrics."""
-        attributes: dict[str, Any] = {
-            "gen_ai.operation.name": OPERATION_NAMES.get(record.operation, record.operation),
-            "gen_ai.provider.name": PROVIDER_NAMES.get(record.provider, record.provider),
-            "gen_ai.request.model": record.upstream_model or record.requested_model,
-        }
-        if record.model:
-            attributes["gen_ai.response.model"] = record.model
-        if record.outcome is not Outcome.DONE:
-            left = record.outcome is Outcome.CLIENT_DISCONNECTED
-            attributes["error.type"] = "client_disconnected" if left else str(record.status)
-        return attributes
 
     def _make_spans(self, call: Call, record: UsageRecord, shared: Mapping[str, Any]) -> None:
         operation, model = shared["gen_ai.operation.name"], record.requested_model
@@ -243,9 +236,6 @@ class Tracing(Hook):
         span.end(_nanoseconds(began + attempt.seconds))
 
     def _measure(self, record: UsageRecord, shared: Mapping[str, Any]) -> None:
-        if record.outcome is not Outcome.DONE and not record.provider:
-            # A model that no provider serves must not become a series.
-            shared = {**shared, "gen_ai.request.model": "other"}
         self._duration.record(record.duration, shared)
         if record.first_byte is not None:
             self._first.record(record.first_byte, shared)
@@ -258,6 +248,31 @@ class Tracing(Hook):
         else:
             self._tokens.record(usage.input, {**shared, "gen_ai.token.type": "input"})
             self._tokens.record(usage.output, {**shared, "gen_ai.token.type": "output"})
+
+
+@lru_cache(maxsize=256)
+def _shared_attributes(
+    operation: str, provider: str, model: str, response_model: str, error: str
+) -> Mapping[str, str]:
+    """The attributes of spans and metrics; they must not be changed.
+
+    `model` is the requested one. Empty strings are left out.
+    """
+    attributes = {
+        "gen_ai.operation.name": OPERATION_NAMES.get(operation, operation),
+        "gen_ai.provider.name": PROVIDER_NAMES.get(provider, provider),
+        "gen_ai.request.model": model,
+    }
+    if response_model:
+        attributes["gen_ai.response.model"] = response_model
+    if error:
+        attributes["error.type"] = error
+    return attributes
+
+
+def _error_type(record: UsageRecord) -> str:
+    left = record.outcome is Outcome.CLIENT_DISCONNECTED
+    return "client_disconnected" if left else str(record.status)
 
 
 def _label_attributes(record: UsageRecord) -> dict[str, str]:

@@ -8,6 +8,7 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
+from operator import attrgetter
 
 import msgspec
 
@@ -17,6 +18,7 @@ from asgi_aiproxy.messages import Usage
 from asgi_aiproxy.prices.applied import AppliedPrice, compact
 
 logger = logging.getLogger("asgi_aiproxy")
+usage_logger = logging.getLogger("asgi_aiproxy.usage")
 
 
 class Outcome(StrEnum):
@@ -142,28 +144,47 @@ async def discard(record: UsageRecord) -> None:
 
 
 async def log_usage(record: UsageRecord) -> None:
-    """A sink that writes one line to the log `asgi_aiproxy.usage`."""
-    used = record.usage or Usage()
-    logging.getLogger("asgi_aiproxy.usage").info(
-        "%s %s principal=%s model=%s provider=%s key=%s input=%d output=%d cost=%s status=%d "
-        "attempts=%d request=%s %.3fs%s%s",
-        record.outcome.value,
-        record.operation,
-        _word(record.principal) or "-",
-        _word(record.model or record.requested_model),
-        record.provider or "-",
-        record.key_id or "-",
-        used.input,
-        used.output,
-        "-" if record.cost is None else f"${record.cost / 1_000_000:.6f}",
-        record.status,
-        record.attempts,
-        record.request_id or record.id,
-        record.duration,
-        _label_words(record),
-        f" error={_line(record.error)}" if record.error else "",
-        extra={"usage": record},
+    """A sink that writes one line to the log `asgi_aiproxy.usage`.
+
+    The record is the attribute `usage` of the `logging.LogRecord`.
+    """
+    if not usage_logger.isEnabledFor(logging.INFO):
+        return
+    # (`info` would look for its caller in the stack, which costs as much as all the rest.)
+    origin = __file__, 0, UsageMessage(record), (), None, log_usage.__name__
+    extra = {"usage": record}
+    usage_logger.handle(
+        usage_logger.makeRecord(usage_logger.name, logging.INFO, *origin, extra=extra)
     )
+
+
+class UsageMessage(msgspec.Struct, frozen=True):
+    """The message of a log line for a usage record; the text is written when it is needed.
+
+    `summary` is for formats that have the fields of the record beside it.
+    """
+
+    record: UsageRecord
+
+    @property
+    def summary(self) -> str:
+        """How the exchange ended, and its operation."""
+        return f"{self.record.outcome.value} {self.record.operation}"
+
+    def __str__(self) -> str:
+        record = self.record
+        used = record.usage or Usage()
+        return (
+            f"{self.summary} principal={_word(record.principal) or '-'} "
+            f"model={_word(record.model or record.requested_model)} "
+            f"provider={record.provider or '-'} key={record.key_id or '-'} "
+            f"input={used.input} output={used.output} "
+            f"cost={'-' if record.cost is None else f'${record.cost / 1_000_000:.6f}'} "
+            f"status={record.status} attempts={record.attempts} "
+            f"request={record.request_id or record.id} {record.duration:.3f}s"
+            f"{_label_words(record) if record.session or record.tags else ''}"
+            f"{f' error={_line(record.error)}' if record.error else ''}"
+        )
 
 
 def _label_words(record: UsageRecord) -> str:
@@ -197,10 +218,11 @@ def _storable(record: UsageRecord) -> UsageRecord:
         record = msgspec.structs.replace(
             record, attempt_details=tuple(map(_storable_attempt, record.attempt_details))
         )
-    texts = {name: getattr(record, name) for name in _TEXTS}
-    if all(text.isascii() for text in texts.values()):
+    texts = _texts(record)
+    if "".join(texts).isascii():
         return record
-    plain = {name: text.encode("utf-8", "replace").decode() for name, text in texts.items()}
+    encoded = (text.encode("utf-8", "replace").decode() for text in texts)
+    plain = dict(zip(_TEXTS, encoded, strict=True))
     return msgspec.structs.replace(record, **plain)
 
 
@@ -212,6 +234,7 @@ def _storable_attempt(attempt: Attempt) -> Attempt:
 
 
 _TEXTS = ("model", "requested_model", "upstream_model", "error", "principal", "key_id", "account")
+_texts = attrgetter(*_TEXTS)
 
 
 def tee(*sinks: UsageSink) -> UsageSink:

@@ -231,9 +231,23 @@ class After(Hook):
         self.seen.append((call.state[self], record))
 
 
+class Observes(Hook):
+    def __init__(self) -> None:
+        self.seen: list[tuple[Any, UsageRecord]] = []
+
+    async def before(self, call: Call) -> None:
+        call.state[self] = "mine"
+
+    def observe(self, call: Call, record: UsageRecord) -> None:
+        self.seen.append((call.state[self], record))
+
+
 @pytest.mark.parametrize("step", [answers(), streams(), refuses(400), refuses(500)])
-async def test_after_runs_once_with_the_record_however_a_call_ended(step: Any) -> None:
-    hook, records = After(), list[UsageRecord]()
+@pytest.mark.parametrize("kind", [After, Observes])
+async def test_after_runs_once_with_the_record_however_a_call_ended(
+    step: Any, kind: type[After | Observes]
+) -> None:
+    hook, records = kind(), list[UsageRecord]()
     app = shim(Upstream(step), hook, record=_into(records), attempts=1, backoff=0.0)
     async with app:
         await call(app, stream=step.headers["content-type"] == "text/event-stream")
@@ -241,16 +255,25 @@ async def test_after_runs_once_with_the_record_however_a_call_ended(step: Any) -
     assert len(records) == 1
 
 
-async def test_a_failing_after_hook_is_logged_and_changes_nothing(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    class Fails(Hook):
-        async def after(self, call: Call, record: UsageRecord) -> None:
-            raise RuntimeError("no database")
+class FailsAfter(Hook):
+    async def after(self, call: Call, record: UsageRecord) -> None:
+        raise RuntimeError("no database")
 
-    async with shim(Upstream(answers()), Fails()) as app:
+
+class FailsToObserve(Hook):
+    def observe(self, call: Call, record: UsageRecord) -> None:
+        raise RuntimeError("no database")
+
+
+@pytest.mark.parametrize("kind", [FailsAfter, FailsToObserve])
+async def test_a_failing_after_hook_is_logged_and_changes_nothing(
+    caplog: pytest.LogCaptureFixture, kind: type[Hook]
+) -> None:
+    others = After(), Observes()
+    async with shim(Upstream(answers()), kind(), *others) as app:
         assert (await call(app)).status == 200
     assert "failed after the exchange" in caplog.text
+    assert [len(other.seen) for other in others] == [1, 1]
 
 
 async def test_hooks_see_embeddings_and_cannot_answer_them() -> None:
