@@ -86,12 +86,15 @@ async def checked_body(filters: Sequence[EventFilter], content_type: str, body: 
         if await check_documents(filters, _documents(binary_events.json_texts(body))):
             raise unchecked_response_error("A response whose texts must be masked")
         return body
-    lines = body.splitlines(keepends=True) if kind in _LINES else [body]
+    if kind in _LINES:
+        lines = body.splitlines(keepends=True)
+    else:
+        lines = await off_loop(len(body), _json_lines, body)
     documents = await off_loop(len(body), _documents, lines)
     whole = documents[0] if len(documents) == 1 and isinstance(documents[0], list) else documents
     if not await check_documents(filters, whole):
         return body
-    ending = b"\n" if kind in _LINES else b""
+    ending = b"\n" if kind in _LINES or len(lines) > 1 else b""
     return b"".join(
         line if _is_unchanged(line, document) else _encoded(document) + ending
         for line, document in zip(lines, documents, strict=True)
@@ -132,6 +135,14 @@ def _document(data: bytes) -> Any:
     except (ValueError, UnicodeError):
         return _PlainText(text=data.decode("utf-8", "surrogateescape"))
     return _JSONText(text=value) if isinstance(value, str) else value
+
+
+def _json_lines(body: bytes) -> list[bytes]:
+    """The lines of a body if each is JSON, else the body: vendors have many types for lines."""
+    lines = body.splitlines(keepends=True)
+    if len(lines) < 2 or not isinstance(_document(body), _PlainText):
+        return [body]
+    return [body] if any(isinstance(_document(line), _PlainText) for line in lines) else lines
 
 
 def _documents(texts: Sequence[bytes]) -> list[Any]:

@@ -288,6 +288,8 @@ GUARD = TextGuard(find_words([BAD]))
         (': project nemo\n\ndata: {"t": 1}\n\n', "text/event-stream"),
         ('data: {"t": "project"}\n\ndata: {"t": " nemo"}', "text/event-stream"),
         ('[{"t": "project"}, {"t": " nemo"}]', "application/json"),
+        ('{"a": 1}\n{"t": "project n\\u0065mo"}\n', "application/x-jsonl"),
+        ('{"a": 1}\n{"t": "project n\\u0065mo"}', "text/plain"),
         ("data: project nemo\n\n", "text/event-stream"),
     ],
 )

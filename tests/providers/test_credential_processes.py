@@ -160,4 +160,4 @@ async def test_workers_refresh_once_before_the_end_and_share_a_failure(world: Wo
     again = await world.chat(1, "alone")
     assert again.status_code >= 500
     assert "app-secret" not in refused.text + again.text
-    assert vendor.grants["stale"] == 2  # not once more by the other worker
+    assert vendor.grants["stale"] == 2  # the other worker does not request it again
