@@ -120,7 +120,7 @@ class ModelCatalog:
     def model(self, router: Router, name: str) -> ListedModel | None:
         """A model by the name that callers use; None if there is none of that name.
 
-        It is called as the router says, or else as its provider did, if that listed it lately.
+        Its display name is that of the router, or else the one in its provider's latest list.
         """
         target = next(iter(router.targets(name)), None)
         if target is None:

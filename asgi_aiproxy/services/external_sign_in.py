@@ -76,10 +76,10 @@ class ExternalSignIn:
         """Return the identity for the query with which the browser came back."""
         provider = self._provider(name)
         if not secrets.compare_digest(answer.get("state", "").encode(), pending.state.encode()):
-            message = "This sign-in was begun in another browser, or is too old. Begin again."
+            message = "This sign-in was begun in another browser, or is too old. Start again."
             raise APIError(ErrorKind.INVALID, message, code="state")
         if "error" in answer:
-            message = f"The sign-in at {provider.label} was not completed. Begin again."
+            message = f"The sign-in at {provider.label} was not completed. Start again."
             raise APIError(ErrorKind.UNAUTHORIZED, message, code="identity_provider")
         identity = await provider.identity(pending, answer)
         if provider.email_domains and not is_at(identity.verified_email, provider.email_domains):
@@ -120,7 +120,7 @@ class ExternalSignIn:
         def change(row: User) -> User:
             rest = tuple(each for each in row.identities if each != identity)
             if not rest and not row.password:
-                message = "Set a password first: without one you could not sign in any more."
+                message = "Set a password first: without one you could no longer sign in."
                 raise APIError(ErrorKind.INVALID, message, code="last_identity")
             return msgspec.structs.replace(row, identities=rest)
 

@@ -38,7 +38,7 @@ from asgi_aiproxy.services.users import Role, UserService
 
 _WINDOW, _DAY = 600.0, 86400.0
 _PER_WINDOW, _PER_DAY = 10, 50
-_WRONG = "The code is wrong, or was used already."
+_WRONG = "The code is wrong or has already been used."
 
 
 class Enrolment(msgspec.Struct, frozen=True):

@@ -312,7 +312,7 @@ class SignInService:
 
 
 def _invalid_link() -> APIError:
-    message = "This link is not valid any more. Request a new one."
+    message = "This link is no longer valid. Request a new one."
     return APIError(ErrorKind.INVALID, message, code="link")
 
 

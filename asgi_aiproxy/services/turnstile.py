@@ -84,13 +84,13 @@ class Turnstile:
     async def check(self, token: str, action: Action, address: str) -> None:
         """Check the token of a form that was sent from `address`. Raises APIError (403, 503)."""
         if not token or len(token) > _MAX_TOKEN:
-            message = "Confirm that you are a person: complete the check above the button."
+            message = "Confirm that you are human: complete the check above the button."
             raise APIError(ErrorKind.FORBIDDEN, message, code="turnstile_missing")
         answer = await self._verify(token, address)
         host_differs = bool(self._host) and answer.hostname != self._host
         if not answer.success or answer.action != action or host_differs:
             logger.warning("Turnstile: refused: %s", ", ".join(answer.error_codes) or "other form")
-            message = "The check that you are a person has failed, or is too old. Repeat it."
+            message = "The check that you are human failed or has expired. Repeat it."
             raise APIError(ErrorKind.FORBIDDEN, message, code="turnstile")
 
     async def _verify(self, token: str, address: str) -> _Answer:
@@ -109,5 +109,5 @@ class Turnstile:
             return msgspec.json.decode(body, type=_Answer)
         except (TimeoutError, AIProxyError, msgspec.DecodeError) as error:
             logger.error("Turnstile cannot be reached: %s", type(error).__name__)
-            message = "The check that you are a person is not available. Try again later."
+            message = "The check that you are human is not available. Try again later."
             raise APIError(ErrorKind.OVERLOADED, message, code="turnstile_unavailable") from error

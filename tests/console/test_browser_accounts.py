@@ -98,7 +98,7 @@ def test_a_user_signs_up_and_in_with_a_second_factor_and_ends_a_session(site: Si
             page.type(f"#f-{name}", value)
         check(page, site, "sign-up")
         press(page, "/sign-up")
-        page.wait("A mail was sent")
+        page.wait("An e-mail was sent")
         link = re.search(r"http://\S+", site.mails[-1].text)
         assert link
         page.open(link[0])

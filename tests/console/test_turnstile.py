@@ -79,7 +79,7 @@ async def test_a_person_signs_up_and_a_program_does_not(cloudflare: Cloudflare) 
         assert 'value="ann"' in answer.text
     assert found.mails == []
     assert [user async for user in found.users.service.users.all()] == []
-    assert "A mail was sent" in (await sign_up(found, "person")).text
+    assert "An e-mail was sent" in (await sign_up(found, "person")).text
     assert cloudflare.requests[-1]["remoteip"]
     await found.users.aclose()
 

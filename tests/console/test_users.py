@@ -119,7 +119,7 @@ async def test_from_sign_up_to_the_first_call_and_a_voucher(store: Store) -> Non
     found = site(store)
     browser = found.browser()
     answer = await sign_up(browser)
-    assert "A mail was sent" in answer.text
+    assert "An e-mail was sent" in answer.text
     assert (await sign_in(browser)).status == 403
     page = (await browser.get(await found.link())).page
     assert "is verified" in (await browser.submit(page.form("/verify-email"))).text
@@ -263,7 +263,7 @@ async def test_a_forgotten_password_is_replaced_by_a_link_that_works_once() -> N
     form = (await ann.get(await found.link())).page.form("/password")
     assert (await ann.submit(form, password="short")).status == 400
     assert "is set" in (await ann.submit(form, password="another password")).text
-    assert "not valid any more" in (await ann.submit(form, password="third password")).text
+    assert "no longer valid" in (await ann.submit(form, password="third password")).text
     assert (await sign_in(found.browser(), "ann@example.com", "another password")).status == 200
 
 

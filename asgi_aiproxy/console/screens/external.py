@@ -24,7 +24,7 @@ from asgi_aiproxy.console.security import cookie_values
 from asgi_aiproxy.console.steps import STEP_COOKIE, ProviderStep, Purpose
 from asgi_aiproxy.errors import APIError, ErrorKind
 
-_TOO_OLD = "This sign-in was begun in another browser, or is too old. Begin again."
+_TOO_OLD = "This sign-in was begun in another browser, or is too old. Start again."
 
 
 def external_pages() -> list[PageRoute]:

@@ -129,5 +129,5 @@ async def _take(request: PageRequest, id: str) -> None:
 
 
 def _too_old() -> APIError:
-    message = "This sign-in is too old. Begin again."
+    message = "This sign-in is too old. Start again."
     return APIError(ErrorKind.INVALID, message, code="state")

@@ -100,7 +100,7 @@ def _page(request: PageRequest, shown: _Shown) -> PageAnswer:
         cost=bar_chart(_cost_bars(shown), title=_("Cost by day"), unit="$"),
         calls=bar_chart(
             _call_bars(shown),
-            title=_("Requests by day; failed ones are highlighted"),
+            title=_("Requests by day; failures are highlighted"),
         ),
         total=_total(shown.days),
         total_before=_total(shown.before),
