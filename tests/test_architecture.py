@@ -412,6 +412,7 @@ def test_no_dialect_imports_another() -> None:
         "_event_stream",
         "_json_schema",
         "_media",
+        "_open_blocks",
         "_parsing",
         "_unsupported",
     }

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from asgi_aiproxy import _json
+from asgi_aiproxy.dialects._open_blocks import OpenBlock
 from asgi_aiproxy.dialects.gemini import (
     errors,
     responses,
@@ -47,10 +48,7 @@ class Encoder:
         self._returns_conversation = conversation
         self._id = new_id
         self._model = model  # as requested, until the provider names it
-        self._open: dict[int, Block] = {}
-        self._pieces: dict[int, list[str]] = {}
-        # Of the chunk for a piece of a block's text: what stands before and behind it.
-        self._frames: dict[int, tuple[bytes, bytes] | None] = {}
+        self._open: dict[int, OpenBlock] = {}
         self._text = ""  # of text blocks that have ended
         self._carried = CarriedThoughts()
         self._cited: list[tuple[Citation, int, int]] = []
@@ -59,10 +57,7 @@ class Encoder:
     def feed(self, event: Event) -> bytes:
         """The chunks for one event."""
         if type(event) is BlockDelta:
-            self._pieces[event.index].append(event.text)
-            frame = self._frames[event.index]
-            # Google sends calls and signed parts whole.
-            return frame[0] + _json.quote(event.text) + frame[1] if frame is not None else b""
+            return self._open[event.index].delta(event.text)
         match event:
             case MessageStart():
                 self._id = event.id or self._id
@@ -70,9 +65,7 @@ class Encoder:
                 names = _json.dumps({"modelVersion": self._model, "responseId": self._id})
                 self._after = b'}],"role":"model"},"index":0}],' + names[1:] + b"\n\n"
             case BlockStart(index, block):
-                self._open[index] = block
-                self._pieces[index] = []
-                self._frames[index] = self._frame(block)
+                self._open[index] = OpenBlock(block, *self._frame(block))
                 if isinstance(block, Media | Opaque):
                     return self._chunk(list(responses.write(block)))
             case BlockEnd(index, extra, citations):
@@ -83,27 +76,24 @@ class Encoder:
 
     def run(self, index: int, texts: list[str]) -> bytes:
         """The chunks for more text of one block."""
-        self._pieces[index] += texts
-        frame = self._frames[index]
-        return _json.quote_each(texts, *frame) if frame is not None else b""
+        return self._open[index].run(texts)
 
     def fail(self, error: APIError) -> bytes:
         """Report an error in mid-stream."""
         return encode_frame(errors.encode_error(error))
 
-    def _frame(self, block: Block) -> tuple[bytes, bytes] | None:
-        """The frame of a block's texts; None if it is sent whole."""
+    def _frame(self, block: Block) -> tuple[bytes, ...]:
+        """What surrounds a piece of a block's text. Google sends calls and signed parts whole."""
         match block:
             case ToolCall() | Text(extra={"gemini": _}) | Reasoning(extra={"gemini": _}):
-                return None
+                return ()
             case Reasoning():
                 return _BEFORE, b',"thought":true' + self._after
         return _BEFORE, self._after
 
     def _close(self, index: int, extra: Extra, citations: tuple[Citation, ...]) -> bytes:
-        block = self._open.pop(index)
-        text = "".join(self._pieces.pop(index))
-        del self._frames[index]
+        open_block = self._open.pop(index)
+        block, text = open_block.block, open_block.text
         if isinstance(block, Media | Opaque):  # sent when they started
             return b""
         if isinstance(block, Text):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from asgi_aiproxy import _json
+from asgi_aiproxy.dialects._open_blocks import OpenBlock
 from asgi_aiproxy.dialects.openai_chat import (
     errors,
     order,
@@ -18,12 +19,10 @@ from asgi_aiproxy.dialects.openai_chat.usage import encode_usage
 from asgi_aiproxy.errors import APIError
 from asgi_aiproxy.framing import encode_frame
 from asgi_aiproxy.messages import (
-    Block,
     BlockDelta,
     BlockEnd,
     BlockStart,
     Event,
-    Extra,
     Media,
     MessageEnd,
     MessageStart,
@@ -36,7 +35,6 @@ from asgi_aiproxy.messages import (
 )
 
 DONE = b"data: [DONE]\n\n"
-_encode = _json.encode
 
 
 class Encoder:
@@ -48,13 +46,9 @@ class Encoder:
         self._created = created
         self._id = new_id
         self._head = b""
-        # For each open block: the bytes before and after its text in a chunk, and its text so far.
-        self._open: dict[int, tuple[bytes, bytes, list[str]]] = {}
+        self._open: dict[int, OpenBlock] = {}
         self._calls = 0
         self._position = 0  # characters of visible text in blocks that have ended
-        self._visible: set[int] = set()
-        self._extras: dict[int, Extra] = {}
-        self._blocks: dict[int, Block] = {}  # open blocks
         self._order = order.BlockOrder()
         # Number of members of each list so far: the SDK joins the lists of a stream by `index`.
         self._list_lengths: dict[str, int] = {}
@@ -62,13 +56,7 @@ class Encoder:
     def feed(self, event: Event) -> bytes:
         """The chunks for one event."""
         if type(event) is BlockDelta:
-            before, after, texts = self._open[event.index]
-            text = event.text
-            texts.append(text)
-            try:
-                return before + _encode(text) + after
-            except UnicodeEncodeError:
-                return before + _json.quote(text) + after
+            return self._open[event.index].delta(event.text)
         match event:
             case MessageStart():
                 return self._start(event)
@@ -81,9 +69,7 @@ class Encoder:
 
     def run(self, index: int, texts: list[str]) -> bytes:
         """The chunks for more text of one block."""
-        before, after, earlier = self._open[index]
-        earlier += texts
-        return _json.quote_each(texts, before, after)
+        return self._open[index].run(texts)
 
     def fail(self, error: APIError) -> bytes:
         """Report an error in mid-stream; without `[DONE]` the response counts as incomplete."""
@@ -107,40 +93,40 @@ class Encoder:
         return self._head + b',"choices":[{"index":0,"delta":', b',"finish_reason":null}]}\n\n'
 
     def _start_block(self, event: BlockStart) -> bytes:
-        self._blocks[event.index] = event.block
         self._order.begin(event.index, event.block)
         match event.block:
-            case Text(_, _, extra):
-                self._extras[event.index] = extra
-                self._visible.add(event.index)
-                self._open_block(event.index, b'{"content":', b"}")
-            case Reasoning(text, extra):
-                self._extras[event.index] = extra
-                self._open_block(event.index, b'{"reasoning_content":', b"}", text)
+            case Text():
+                self._open_block(event, b'{"content":', b"}")
+            case Reasoning(text):
+                self._open_block(event, b'{"reasoning_content":', b"}", text)
             case Refusal():
-                self._open_block(event.index, b'{"refusal":', b"}")
+                self._open_block(event, b'{"refusal":', b"}")
             case ToolCall() as call:
                 number = self._calls
                 self._calls += 1
                 lead = b'{"tool_calls":[{"index":%d,"function":{"arguments":' % number
-                self._open_block(event.index, lead, b"}}]}")
+                self._open_block(event, lead, b"}}]}")
                 opening = {"index": number, **responses.tool_call(call)}
                 return self._chunk(_json.dumps({"tool_calls": [opening]}))
             case Media(kind="image") as media:
+                self._open[event.index] = OpenBlock(media)
                 images = self._numbered("images", [responses.image(media)])
                 return self._chunk(_json.dumps({"images": images}))
+            case other:
+                self._open[event.index] = OpenBlock(other)
         return b""
 
-    def _open_block(self, index: int, before: bytes, after: bytes, text: str = "") -> None:
+    def _open_block(self, event: BlockStart, before: bytes, after: bytes, text: str = "") -> None:
         head, tail = self._frame()
-        self._open[index] = (head + before, after + tail, [text])
+        opened = OpenBlock(event.block, head + before, after + tail, text=text)
+        self._open[event.index] = opened
 
     def _end_block(self, event: BlockEnd) -> bytes:
-        _, _, pieces = self._open.pop(event.index, (b"", b"", []))
-        block = self._blocks.pop(event.index)
-        text = whole = "".join(pieces)
+        open_block = self._open.pop(event.index)
+        block = open_block.block
+        text = whole = open_block.text
         delta: dict[str, Any] = {}
-        if event.index in self._visible:
+        if isinstance(block, Text):
             start, self._position = self._position, self._position + len(text)
             if event.citations:
                 cited = [
@@ -148,7 +134,8 @@ class Encoder:
                 ]
                 delta["annotations"] = self._numbered("annotations", cited)
             text = ""
-        extra = merge(self._extras.pop(event.index, {}), event.extra)
+        own = block.extra if isinstance(block, Text | Reasoning) else {}
+        extra = merge(own, event.extra)
         details = reasoning.reasoning_details(text, extra) if extra else []
         if isinstance(block, Opaque):
             details = reasoning.signature_details(block)
