@@ -93,8 +93,10 @@ def test_gemini_gets_its_signatures_back_in_their_places(how: str) -> None:
         ToolCall("call_2", "clock", "{}"),
     )
     said = Message("assistant", replayed(blocks, how))
-    draft = written("gemini", Request(model="m", messages=(said,)), "gemini-3-pro-preview")
+    asked = Message("user", (Text("Rome?"),))
+    draft = written("gemini", Request(model="m", messages=(asked, said)), "gemini-3-pro-preview")
     assert draft.body["contents"] == [
+        {"role": "user", "parts": [{"text": "Rome?"}]},
         {
             "role": "model",
             "parts": [
@@ -105,7 +107,7 @@ def test_gemini_gets_its_signatures_back_in_their_places(how: str) -> None:
                 },
                 {"functionCall": {"id": "call_2", "name": "clock", "args": {}}},
             ],
-        }
+        },
     ]
 
 
