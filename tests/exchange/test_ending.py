@@ -193,7 +193,7 @@ async def test_a_failing_app_behind_inject_key_still_releases_the_key() -> None:
 
 
 async def test_names_with_lone_surrogates_lose_no_record_in_any_sink(tmp_path: Any) -> None:
-    """`"\ud800"` is valid JSON, but not UTF-8: one caller's record must not lose others."""
+    r"""`"\ud800"` is valid JSON, but not UTF-8: one caller's record must not lose others."""
     store = MemoryStore(file=tmp_path / "state")
     ledger, lines = Ledger(store), JSONLinesSink(tmp_path / "usage.jsonl")
     taken: list[UsageRecord] = []

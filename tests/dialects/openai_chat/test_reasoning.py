@@ -93,8 +93,8 @@ def test_gemini_gets_its_signatures_back_in_their_places(how: str) -> None:
         ToolCall("call_2", "clock", "{}"),
     )
     said = Message("assistant", replayed(blocks, how))
-    asked = Message("user", (Text("Rome?"),))
-    draft = written("gemini", Request(model="m", messages=(asked, said)), "gemini-3-pro-preview")
+    question = Message("user", (Text("Rome?"),))
+    draft = written("gemini", Request(model="m", messages=(question, said)), "gemini-3-pro-preview")
     assert draft.body["contents"] == [
         {"role": "user", "parts": [{"text": "Rome?"}]},
         {
