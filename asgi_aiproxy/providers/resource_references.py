@@ -31,17 +31,55 @@ _NAMES = frozenset(
 )
 # Members of which an object names the resource by its `id`.
 _OBJECTS = frozenset({"conversation", "container", "video"})
+# How the ids of OpenAI and Anthropic begin. What follows is random, so it has a digit or a capital
+# letter, unlike names in code such as "file_path", of which requests of coding agents are full.
+_BEGINNINGS = [
+    "asst_",
+    "batch_",
+    "cfile_",
+    "chatcmpl-",
+    "cntr_",
+    "container_",
+    "conv_",
+    "eval_",
+    "file-",
+    "file_",
+    "ftjob-",
+    "msgbatch_",
+    "part_",
+    "resp_",
+    "skill_",
+    "thread_",
+    "upload_",
+    "video_",
+    "vs_",
+    "vsfb_",
+]
+_RANDOM = r"[\w\-]*?[A-Z0-9]"
+# Google's ids are names in one of these collections.
+_COLLECTIONS = ("batches/", "cachedContents/", "corpora/", "files/", "fileSearchStores/")
 _ID = re.compile(
-    r"(?:file[-_]|cfile_|upload_|part_|batch_|msgbatch_|vs_|vsfb_|asst_|thread_|resp_|conv_|cntr_"
-    r"|container_|ftjob-|eval_|video_|chatcmpl-|skill_)[A-Za-z0-9_\-]+"
-    r"|(?:https://[^/]+/[^ ]*)?(?:files|cachedContents|fileSearchStores|batches|corpora)/[\w\-]+"
+    rf"(?:(?:{'|'.join(_BEGINNINGS)}){_RANDOM}"
+    rf"|(?:https://[^/]+/[^ ]*)?(?:{'|'.join(_COLLECTIONS)}))[\w\-]*",
+    re.ASCII,
 )
-# A string begins like one of the names or ids, or has an escaped letter.
-_SIGNS = re.compile(
-    rb'"(?:file|input_file|training_file|validation_file|part_|vector_store_id|previous|conversation'
-    rb"|container|assistant_id|thread_|batch|upload_|skill_|eval_|video|cached|cfile_|msgbatch_|vs_"
-    rb"|vsfb_|asst_|resp_|conv_|cntr_|ftjob-|chatcmpl-|corpora/)"
-).search
+
+
+def _signs() -> re.Pattern[bytes]:
+    """A string that is one of the names, or begins like an id.
+
+    Alternatives are grouped by their first letter: most strings are passed over after one of it.
+    """
+    endings: dict[str, list[str]] = {}
+    names = [f'{name}"' for name in _NAMES | _OBJECTS]
+    ids = [f"{beginning}{_RANDOM}" for beginning in _BEGINNINGS]
+    for each in sorted([*names, *ids, *_COLLECTIONS]):
+        endings.setdefault(each[0], []).append(each[1:])
+    groups = [f"{letter}(?:{'|'.join(rest)})" for letter, rest in endings.items()]
+    return re.compile(f'"(?=[{"".join(endings)}])(?:{"|".join(groups)})'.encode())
+
+
+_SIGNS = _signs().search
 _ESCAPED = re.compile(rb"\\u00[2-7]").search
 _STRING = re.compile(rb'"([!#-\[\]-~]{4,300})"')  # of letters that need no escape
 _ESCAPED_LETTER = re.compile(rb"\\u00([2-7][0-9a-fA-F])")

@@ -26,7 +26,7 @@ from asgi_aiproxy import (
 from asgi_aiproxy.keys.resource_records import ResourceRecord
 from asgi_aiproxy.principal import SCOPE_KEY
 from asgi_aiproxy.providers import ANTHROPIC, GEMINI, OPENAI
-from asgi_aiproxy.providers.resource_references import references
+from asgi_aiproxy.providers.resource_references import may_refer, references
 from asgi_aiproxy.stores import Store
 from tests.passthrough.test_websocket import echo, place
 from tests.support import asgi_client as asgi
@@ -575,3 +575,11 @@ def test_texts_and_definitions_of_tools_are_no_references() -> None:
     }
     assert references(json.dumps(body).encode()) == {}
     assert references(b'{"file_id": ') == references(b"") == {}
+
+
+@pytest.mark.parametrize("name", ["file_path", "part_of", "batch_size", "files", "video_url"])
+def test_names_in_the_code_and_tools_of_agents_are_no_references(name: str) -> None:
+    tool = {"parameters": {"properties": {name: {"type": "string"}}, "required": [name]}}
+    body = json.dumps({"tools": [tool], "messages": [{"content": f'call("{name}")'}]}).encode()
+    assert not may_refer(body)
+    assert references(body) == {}
