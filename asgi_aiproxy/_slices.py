@@ -3,9 +3,9 @@
 Theory of operation. An event loop runs one task at a time, so a page that is calculated for 10 ms
 delays every call of the gateway in the same process by as much. Threads do not help, because they
 share the interpreter lock, and hand it over after 5 ms only. So long calculations give way after
-each slice of a fraction of a millisecond. `give_way` continues when an iteration of the loop has
-done nothing else, which is recognized by its duration; under constant load after `PATIENCE`
-seconds, so that calculations take a few percent of the process then, and always come to an end.
+each slice of a fraction of a millisecond. `give_way` continues at once when an iteration of the
+loop has done nothing else, which is recognized by its duration; else after `PATIENCE` seconds, so
+that calculations take a few percent of a busy process, and always come to an end.
 """
 
 from __future__ import annotations
@@ -20,20 +20,16 @@ T = TypeVar("T")
 
 SLICE_SECONDS = 0.0003
 SLICE_ITEMS = 500  # of which each takes less than a microsecond
-PATIENCE = 0.01  # seconds that a slice waits at most
+PATIENCE = 0.004  # seconds that a slice waits while others are busy
 _IDLE = 0.0001  # seconds that an iteration of a loop without other work takes at most
 
 
 async def give_way() -> None:
-    """Let other tasks run, until they have nothing to do or `PATIENCE` seconds have passed."""
+    """Let other tasks run; for `PATIENCE` seconds if they have something to do."""
     before = perf_counter()
-    end = before + PATIENCE
-    while True:
-        await asyncio.sleep(0)
-        now = perf_counter()
-        if now - before < _IDLE or now >= end:
-            return
-        before = now
+    await asyncio.sleep(0)
+    if perf_counter() - before > _IDLE:
+        await asyncio.sleep(PATIENCE)
 
 
 async def in_slices(items: Iterable[T], size: int = SLICE_ITEMS) -> AsyncIterator[list[T]]:

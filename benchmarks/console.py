@@ -28,7 +28,7 @@ ISSUE = "issue 13: "
 REFRESHED = ("/now", "/log/rows?limit=20", "/now", "/log/rows?limit=50", "/now")
 OPENED = ("/", "/log", "/usage", "/providers", "/tokens")
 _SHARED = re.compile(r"/(now|usage\?by=.*)?$")  # results that are kept for a second
-_WITHOUT_PAGE = re.compile(r"live|sign-|\.csv|/static")
+_WITHOUT_PAGE = re.compile(r"live|sign-|\.csv|/static|about")
 
 
 async def fill(store: Any, pool: Any, *, exchanges: int = EXCHANGES) -> None:

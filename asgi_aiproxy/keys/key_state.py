@@ -117,6 +117,12 @@ class KeyState:
         self.grants: tuple[Any, ...] | None = None
         self.limited = key.limited
 
+    def health_at(self, now: float) -> Health:
+        """The health at `now`: a key that cools down for some models only is `cooling`, too."""
+        if self.health is Health.OK and self.model_cooldowns and self.cooling_models(now):
+            return Health.COOLING
+        return self.health
+
     def status(self, now: float) -> KeyStatus:
         """The state at `now`, for display."""
         health, seconds, models = self.health, 0.0, self.cooling_models(now)

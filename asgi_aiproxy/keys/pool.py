@@ -310,6 +310,15 @@ class KeyPool:
         """The number of requests of this process that use a key now."""
         return sum(state.in_flight for state in self.key_set.states.values())
 
+    def count_by_health(self) -> dict[str, int]:
+        """The number of keys by their health."""
+        now = self.key_set.clock()
+        counts: dict[str, int] = {}
+        for state in self.key_set.states.values():
+            health = state.health_at(now)
+            counts[health] = counts.get(health, 0) + 1
+        return counts
+
     async def status(self, ids: Iterable[str] | None = None) -> list[KeyStatus]:
         """The current state of each key, or of those of `ids` that exist."""
         now, states = self.key_set.clock(), self.key_set.states

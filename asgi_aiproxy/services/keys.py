@@ -195,11 +195,8 @@ class KeyService:
         pool = self._pools.get(name)
         if provider is not None:
             pool = provider.keys
-        counts: dict[str, int] = {}
-        in_flight = 0
-        for status in await pool.status() if pool is not None else ():
-            counts[status.health] = counts.get(status.health, 0) + 1
-            in_flight += status.in_flight
+        counts = pool.count_by_health() if pool is not None else {}
+        in_flight = pool.in_flight if pool is not None else 0
         if provider is None:
             return ProviderOut(name, "", "", counts, in_flight)
         return ProviderOut(

@@ -64,7 +64,7 @@ class RouteService:
         if self._router is None:
             return Page([])
         keys = {
-            name: await _keys_by_health(provider)
+            name: provider.keys.count_by_health() if provider.keys is not None else {}
             for name, provider in self._router.providers.items()
         }
         names: Mapping[str, str] = getattr(self._router, "display_names", {})
@@ -111,10 +111,3 @@ def _targets(targets: Sequence[Target], keys: Mapping[str, dict[str, int]]) -> l
         )
         for target in sorted(targets, key=lambda target: target.priority)
     ]
-
-
-async def _keys_by_health(provider: Provider) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for status in await provider.keys.status() if provider.keys is not None else ():
-        counts[status.health] = counts.get(status.health, 0) + 1
-    return counts
