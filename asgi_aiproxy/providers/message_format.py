@@ -30,7 +30,6 @@ PartWriter = Callable[[Part], Part | None]  # of a part in OpenAI's format; None
 ReasoningWriter = Callable[[dict[str, Any], str], None]  # adds reasoning to a message
 
 _REASONING = ("reasoning_content", "reasoning")
-_OF_ANSWERS = ("annotations", "audio")
 
 
 class MessageFormat(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,17 +38,19 @@ class MessageFormat(msgspec.Struct, frozen=True, kw_only=True):
     - `names`: messages may have the `name` of a participant.
     - `refusals`: the assistant's messages may have a `refusal`. If not, it is sent as text.
     - `reasoning`: adds the reasoning of an earlier answer to its message; None: it is removed.
+    - `lacks`: the members of OpenAI's answers that it refuses when they are sent back.
     - `parts`: how parts of a type are written; other types are sent as they are.
     """
 
     names: bool = True
     refusals: bool = False
     reasoning: ReasoningWriter | None = None
+    lacks: tuple[str, ...] = ("annotations", "audio")
     parts: Mapping[str, PartWriter] = {}
 
     def marks(self) -> list[bytes]:
         """The encoded names of which one is in messages that differ."""
-        marked = [*_REASONING, *_OF_ANSWERS, *self.parts]
+        marked = [*_REASONING, *self.lacks, *self.parts]
         marked += [] if self.names else ["name"]
         marked += [] if self.refusals else ["refusal"]
         return [f'"{name}"'.encode() for name in marked]
@@ -62,7 +63,7 @@ class MessageFormat(msgspec.Struct, frozen=True, kw_only=True):
             out["content"] = [
                 self._part(part, f"{where}.content[{index}]") for index, part in enumerate(content)
             ]
-        removed = list(_OF_ANSWERS) if out.get("role") == "assistant" else []
+        removed = list(self.lacks) if out.get("role") == "assistant" else []
         removed += [] if self.names or out.get("role") == "tool" else ["name"]
         lost += [f"messages[].{name}" for name in removed if out.pop(name, None)]
         if not self.refusals and (refusal := out.pop("refusal", None)):
@@ -211,7 +212,7 @@ def _reasoning(message: dict[str, Any], thought: str) -> None:
     message["reasoning"] = thought
 
 
-OPENAI_MESSAGES = MessageFormat(refusals=True)
+OPENAI_MESSAGES = MessageFormat(refusals=True, lacks=())
 # https://docs.mistral.ai/api/endpoint/chat
 MISTRAL_MESSAGES = MessageFormat(
     names=False, reasoning=_reasoning_chunk, parts={"file": _document, "input_audio": _audio_data}

@@ -46,6 +46,12 @@ async def test_reasoning_of_an_earlier_answer_is_written_as_the_vendor_has_it() 
     assert await turn(MISTRAL, content=parts, reasoning="Hm.") == {**said, "content": content}
 
 
+async def test_answers_of_openai_go_back_to_openai_as_they_were() -> None:
+    answer = {"content": None, "audio": {"id": "audio_1"}, "annotations": [], "refusal": None}
+    assert await turn(OPENAI, **answer) == {"role": "assistant", **answer}
+    assert "audio" not in await turn(GROQ, **answer)
+
+
 @pytest.mark.parametrize("provider", STRICT, ids=lambda provider: provider.name)
 async def test_a_refusal_of_an_earlier_answer_is_its_text(provider: Provider) -> None:
     said = {"role": "assistant", "content": "No."}
