@@ -306,6 +306,8 @@ class Users:
             raise InvalidLinkError("unknown")
         if link is None or link.until <= self.clock() or not user.enabled:
             raise InvalidLinkError("expired")
+        if link.email and link.email != user.email:
+            raise InvalidLinkError("the address was changed")
 
     # rows
 
@@ -374,8 +376,13 @@ def _row(id: int) -> str:
     return f"id/{id:010d}"
 
 
+def folded(name: str) -> str:
+    """Return a user name as it is compared: without differences of case and of width."""
+    return unicodedata.normalize("NFKC", name).casefold()
+
+
 def _name(name: str) -> str:
-    return "name/" + unicodedata.normalize("NFKC", name).casefold()
+    return f"name/{folded(name)}"
 
 
 def _email(email: str) -> str:

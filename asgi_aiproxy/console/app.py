@@ -41,6 +41,7 @@ from asgi_aiproxy.errors import (
     APIError,
     ConfigurationError,
     ErrorKind,
+    invalid,
     require_int_at_least,
 )
 from asgi_aiproxy.ip_ranges import in_networks
@@ -53,6 +54,7 @@ logger = logging.getLogger("asgi_aiproxy")
 
 Recall = Callable[[Session], Awaitable[Principal | None]]
 _MAX_FORM = 4 * 1024 * 1024
+_MAX_FIELDS = 2_000
 _SAFE_METHODS = ("GET", "HEAD")
 
 
@@ -276,7 +278,11 @@ class Console:
     async def _form(self, request: PageRequest, receive: Receive) -> Mapping[str, list[str]]:
         """Return the fields of a form. Raises APIError (403) if another site has sent it."""
         body = await _asgi.read_body(request.scope, receive, _MAX_FORM)
-        form = parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True)
+        text = body.decode("utf-8", "replace")
+        try:
+            form = parse_qs(text, keep_blank_values=True, max_num_fields=_MAX_FIELDS)
+        except ValueError as error:
+            raise invalid(f"The form has more than {_MAX_FIELDS} fields.") from error
         token = form.pop("form_token", [""])[0]
         if not is_same_origin(request.scope) or not _equal(token, request.visitor.form):
             message = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 
+from asgi_aiproxy.accounts.users import folded
 from asgi_aiproxy.errors import APIError, ErrorKind
 from asgi_aiproxy.ip_ranges import address_or_network
 from asgi_aiproxy.stores.base import Admitted, Denied, RateLimit, Store
@@ -41,7 +42,7 @@ async def take_password_attempt(store: Store, name: str, address: str) -> Admitt
     `name` is what the password is for, `address` the client's IP address; an IPv6 network counts as
     one. Raises APIError (429) after too many.
     """
-    network, key = address_or_network(address), name.casefold()
+    network, key = address_or_network(address), folded(name)
     limits = [
         attempt_limit("address", network, _PER_ADDRESS, _WINDOW),
         attempt_limit("name", key, _PER_NAME, _WINDOW),

@@ -184,7 +184,7 @@ class OIDCProvider(OAuthProvider):
         subject = claims.get("sub")
         if not isinstance(subject, str) or not 0 < len(subject) <= _MAX_SUBJECT:
             raise self.refused("the ID token has no valid subject")
-        if pending.fresh and not now - _MAX_AGE_SECONDS <= claims.get("auth_time", 0):
+        if pending.fresh and not now - _MAX_AGE_SECONDS <= (claims.get("auth_time") or 0):
             raise self.refused("the user did not sign in again")
         return dict(claims)
 

@@ -61,6 +61,14 @@ async def test_no_text_of_the_store_or_of_providers_becomes_html() -> None:
         assert "<script>alert" not in (await user.open(path)).text
 
 
+async def test_a_form_with_too_many_fields_is_refused_before_they_are_read() -> None:
+    shop = await filled()
+    headers = {**SAME, "content-type": "application/x-www-form-urlencoded"}
+    answer = await shop.browser("/x").send("POST", "/x/sign-in", b"a=&" * 1_000_000, headers)
+    assert answer.status == 400
+    assert "more than 2000 fields" in answer.text
+
+
 class Inspecting(Browser):
     """Looks for injected HTML in each response."""
 

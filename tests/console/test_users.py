@@ -205,6 +205,18 @@ async def test_guesses_are_limited_in_all_workers_and_stop_the_guesser_before_th
     assert network == [401] * 10 + [429] * 2
 
 
+async def test_guesses_of_one_name_are_counted_together_however_it_is_written() -> None:
+    found = site()
+    await found.users.service.create(UserNew(username="ann", password=PASSWORD))
+    spellings = ["ann", "ANN", " ann ", "\uff41nn", "a\uff4en", "an\uff4e", "\u24d0nn"] * 2
+    seen = []
+    for name in spellings:
+        with pytest.raises(APIError) as error:
+            await found.users.verify(name, "wrong", CODE)
+        seen.append(error.value.status)
+    assert seen == [401] * 10 + [429] * 4
+
+
 async def test_signing_in_often_with_the_right_password_is_not_limited() -> None:
     found = site()
     await found.users.service.create(UserNew(username="ann", password=PASSWORD))
@@ -265,6 +277,19 @@ async def test_a_forgotten_password_is_replaced_by_a_link_that_works_once() -> N
     assert "is set" in (await ann.submit(form, password="another password")).text
     assert "no longer valid" in (await ann.submit(form, password="third password")).text
     assert (await sign_in(found.browser(), "ann@example.com", "another password")).status == 200
+
+
+async def test_a_link_to_an_address_that_the_user_has_no_more_does_not_work() -> None:
+    found = site()
+    await verified(found)
+    ann = found.browser()
+    page = (await ann.open("/reset-password")).page
+    await ann.submit(page.form("/reset-password"), email="ann@example.com")
+    form = (await ann.get(await found.link())).page.form("/password")
+    user = await found.users.service.users.by_name("ann")
+    assert user is not None
+    await found.users.service.edit(user.id, UserEdit(email="new@example.com"))
+    assert "not valid any more" in (await ann.submit(form, password="another password")).text
 
 
 async def test_opening_a_link_changes_nothing() -> None:
