@@ -89,7 +89,7 @@ class ResourceTracker:
         """
         self._stored = stored
         route = self._request.route
-        named = await off_loop(len(body), references, body) if body else {}
+        named = await off_loop(len(body), self._references, body) if body else {}
         if route.named or route.resource:
             named = {**dict.fromkeys(route.named, False), **named}
         if route.resource:
@@ -97,6 +97,14 @@ class ResourceTracker:
         self.names_resources = bool(named) or (route.stateful and stored is not False)
         if named:
             self.key_id = await usable_key(self._records, self._ownership, self._owner, named)
+
+    def _references(self, body: bytes) -> dict[str, bool]:
+        """Return the ids that a body names, which may be a file."""
+        kind = self._request.content_type.partition(";")[0].strip().lower()
+        if kind.startswith("multipart/"):
+            return {}  # see `watch_upload`
+        call = kind == "application/json" or not self._request.route.stateful
+        return references(body, call=call)
 
     def watch_upload(self, content: Content) -> None:
         """Search an upload for the ids of resources while it is sent."""
@@ -149,6 +157,7 @@ class ResourceTracker:
         if not self._uploaded.ids:
             return
         try:
+            self._uploaded.check_complete()
             await usable_key(self._records, self._ownership, self._owner, self._uploaded.ids)
         except APIError:
             unusable = ResourceRecord(_NO_OWNER, key_id)
@@ -297,6 +306,6 @@ def _bounds(answer: Mapping[str, Any]) -> dict[str, Any]:
     items = answer.get("data")
     if not isinstance(items, list):
         return {}
-    ends = {"first_id": items[0]["id"] if items else None}
-    ends["last_id"] = items[-1]["id"] if items else None
+    ends = {"first_id": items[0].get("id") if items else None}
+    ends["last_id"] = items[-1].get("id") if items else None
     return {name: id for name, id in ends.items() if name in answer}

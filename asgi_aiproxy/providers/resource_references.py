@@ -4,7 +4,10 @@ Theory of operation. Vendors name resources by their ids: in members such as `fi
 `vector_store_ids`, and elsewhere as strings that begin with the kind of the resource, such as
 `file-...`. Both are found, at any depth. What is searched is what a JSON parser reads: escaped
 letters, and each value of a member that occurs twice, since the vendor may take either. A body is
-only parsed if its bytes hold something that occurs in such members and ids, or an escaped letter.
+only parsed if its bytes hold something that occurs in such members and ids, or an escaped letter,
+or if it is not in UTF-8. JSON of a call that cannot be read here is refused: the vendor's parser
+may read it. A file may be of any type; if it is not JSON, it is searched for strings that have the
+form of ids.
 
 Ids by https://platform.openai.com/docs/api-reference, https://platform.claude.com/docs/en/api and
 https://ai.google.dev/api; Google's names include the path or the whole address, of which the last
@@ -17,6 +20,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
+from urllib.parse import unquote
 
 from asgi_aiproxy.errors import invalid
 
@@ -58,11 +62,12 @@ _BEGINNINGS = [
 _RANDOM = r"[\w\-]*?[A-Z0-9]"
 # Google's ids are names in one of these collections.
 _COLLECTIONS = ("batches/", "cachedContents/", "corpora/", "files/", "fileSearchStores/")
-_ID = re.compile(
-    rf"(?:(?:{'|'.join(_BEGINNINGS)}){_RANDOM}"
-    rf"|(?:https://[^/]+/[^ ]*)?(?:{'|'.join(_COLLECTIONS)}))[\w\-]*",
-    re.ASCII,
+_ID_TEXT = (
+    rf"(?:(?:{'|'.join(_BEGINNINGS)}){_RANDOM}[\w\-]*"
+    rf'|(?:https://[^/" ]+/[^" ]*)?(?:{"|".join(_COLLECTIONS)})[\w\-]+/?(?:[?#][^" ]*)?)'
 )
+_ID = re.compile(_ID_TEXT, re.ASCII)
+_QUOTED_ID = re.compile(f'"(?=({_ID_TEXT})")'.encode())
 
 
 def _signs() -> re.Pattern[bytes]:
@@ -80,12 +85,17 @@ def _signs() -> re.Pattern[bytes]:
 
 
 _SIGNS = _signs().search
-_ESCAPED = re.compile(rb"\\u00[2-7]").search
-_STRING = re.compile(rb'"([!#-\[\]-~]{4,300})"')  # of letters that need no escape
+# The other signs are an escaped letter or slash of an id, and an address of one of Google's files.
+_ESCAPED = re.compile(
+    rb"\\u00[2-7]|(?:batches|cachedContents|corpora|files|fileSearchStores)\\/"
+).search
+_ADDRESS = re.compile(rb'"https:[^" ]*/files\\?/').search
+_JSON_START = re.compile(rb"[\xef\xbb\xbf\xfe\xff\x00\s]*[{\[]").match  # in any encoding
+_QUERY = re.compile(r"[?#].*", re.DOTALL)
 _ESCAPED_LETTER = re.compile(rb"\\u00([2-7][0-9a-fA-F])")
 _MAX_STRING = 2048  # bytes of a string with an id, if all of its letters are escaped
 _OWN = frozenset({"id", "name", "thread_id"})  # a run may create its thread
-_MAX_REFERENCES = 2000
+_MAX_REFERENCES, _MAX_UPLOADED = 2000, 10_000
 
 
 class _Members(list[tuple[str, Any]]):
@@ -99,21 +109,31 @@ def is_id(text: str) -> bool:
 
 def may_refer(body: bytes) -> bool:
     """Return whether a body may refer to a resource; it is quick, and True for some others."""
-    return _SIGNS(body) is not None or (b"\\u00" in body and _ESCAPED(body) is not None)
+    return (
+        _SIGNS(body) is not None
+        or ((b"\\u00" in body or b"\\/" in body) and _ESCAPED(body) is not None)
+        or (b"/files" in body and _ADDRESS(body) is not None)
+    )
 
 
-def references(body: bytes) -> dict[str, bool]:
-    """Return the ids of the resources that a JSON body refers to.
+def references(body: bytes, *, call: bool = True) -> dict[str, bool]:
+    """Return the ids of the resources that a body refers to.
 
     The value says whether the string certainly is an id: it is in a member that holds ids, and has
-    the form of one. Empty if the body is not JSON. Raises APIError if there are too many.
+    the form of one. `call`: the body is that of a call; else it may be a file of any type. Raises
+    APIError for JSON of a call that cannot be read, and for too many ids.
     """
-    if not may_refer(body):
+    if not may_refer(body) and b"\0" not in body[:4]:  # as in UTF-16 and UTF-32
         return {}
     try:
         document = json.loads(body, object_pairs_hook=_Members)
     except (ValueError, RecursionError):
-        return {}
+        if call and _JSON_START(body):
+            raise invalid("The request body is not valid JSON in UTF-8.") from None
+        scanner = IdScanner()
+        scanner.feed(body)
+        scanner.check_complete()
+        return scanner.ids
     found: dict[str, bool] = {}
     for name, text in _strings(document):
         named, formed = name in _NAMES, is_id(text)
@@ -145,7 +165,7 @@ def _strings(document: Any) -> Iterator[tuple[str, str]]:
 class IdScanner:
     """Finds ids in the strings of bytes that arrive in pieces, such as the calls of a batch.
 
-    `ids` are those found so far. What is not JSON may hold some by chance.
+    `ids` are those found so far, up to a limit. What is not JSON may hold some by chance.
     """
 
     def __init__(self) -> None:
@@ -158,18 +178,26 @@ class IdScanner:
         self._rest = data[-_MAX_STRING:]
         if b"\\u00" in data:
             data = _ESCAPED_LETTER.sub(lambda found: bytes.fromhex(found[1].decode()), data)
-        for found in _STRING.finditer(data):
-            if is_id(text := found[1].decode("ascii")) and len(self.ids) < _MAX_REFERENCES:
-                self.ids[last_segment(text)] = False
+        for found in _QUOTED_ID.finditer(data):
+            if len(found[1]) <= _MAX_STRING and len(self.ids) <= _MAX_UPLOADED:
+                self.ids[last_segment(found[1].decode("utf-8", "replace"))] = False
+
+    def check_complete(self) -> None:
+        """Raise APIError if more ids were found than `ids` holds."""
+        if len(self.ids) > _MAX_UPLOADED:
+            message = f"The file refers to more than {_MAX_UPLOADED} resources: divide it."
+            raise invalid(message)
 
 
 def created_ids(resource: Mapping[str, Any], *, known: bool = False) -> Iterator[str]:
     """Yield the ids that the JSON of a new resource names: its own, and those created with it.
 
-    `known`: the resource is not new, only what was created with it may be.
+    `known`: the resource is not new, only what was created with it may be. The file that a batch
+    reads existed before.
     """
     for name, value in resource.items():
-        created = name.endswith("_file_id") or (not known and name in _OWN)
+        created = name.endswith("_file_id") and name != "input_file_id"
+        created = created or (not known and name in _OWN)
         if created and isinstance(value, str) and value:
             yield last_segment(value)
     file = resource.get("file")  # of an upload
@@ -178,5 +206,7 @@ def created_ids(resource: Mapping[str, Any], *, known: bool = False) -> Iterator
 
 
 def last_segment(name: str) -> str:
-    """Return the last part of a resource's name."""
-    return name.rpartition("/")[2]
+    """Return the last part of a resource's name or address, as a server reads it: decoded, without
+    a query.
+    """
+    return unquote(_QUERY.sub("", name.strip())).rstrip("/").rpartition("/")[2]

@@ -13,6 +13,7 @@ from websockets.exceptions import ConnectionClosed
 
 from asgi_aiproxy import (
     AIShim,
+    APIError,
     ConfigurationError,
     Key,
     KeyPool,
@@ -26,7 +27,12 @@ from asgi_aiproxy import (
 from asgi_aiproxy.keys.resource_records import ResourceRecord
 from asgi_aiproxy.principal import SCOPE_KEY
 from asgi_aiproxy.providers import ANTHROPIC, GEMINI, OPENAI
-from asgi_aiproxy.providers.resource_references import may_refer, references
+from asgi_aiproxy.providers.resource_references import (
+    IdScanner,
+    created_ids,
+    may_refer,
+    references,
+)
 from asgi_aiproxy.stores import Store
 from tests.passthrough.test_websocket import echo, place
 from tests.support import asgi_client as asgi
@@ -134,6 +140,11 @@ OPENAI_USES: list[tuple[str, Any, list[tuple[str, str, Any]]]] = [
                         }
                     ],
                 },
+            ),
+            (
+                "POST",
+                "/v1/responses",
+                '{"model": "m", "input": [{"file_id": "file-abc123"}]}'.encode("utf-16"),
             ),
             ("POST", "/v1/batches", {"input_file_id": "file-abc123", "endpoint": "/v1/responses"}),
             ("POST", "/v1/vector_stores", {"file_ids": ["file-abc123"]}),
@@ -574,7 +585,7 @@ def test_texts_and_definitions_of_tools_are_no_references() -> None:
         "arguments": '{"file_id": "file-1"}',
     }
     assert references(json.dumps(body).encode()) == {}
-    assert references(b'{"file_id": ') == references(b"") == {}
+    assert references(b"") == {}
 
 
 @pytest.mark.parametrize("name", ["file_path", "part_of", "batch_size", "files", "video_url"])
@@ -583,3 +594,63 @@ def test_names_in_the_code_and_tools_of_agents_are_no_references(name: str) -> N
     body = json.dumps({"tools": [tool], "messages": [{"content": f'call("{name}")'}]}).encode()
     assert not may_refer(body)
     assert references(body) == {}
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://vendor.example/v1beta/files/abc",
+        "https://vendor.example/v1beta/files/abc?alt=media",
+        "https://vendor.example/v1beta/files/abc#part",
+        "https://vendor.example/v1beta/files/%61bc",
+        "files/abc/",
+        " files/abc",
+    ],
+)
+def test_an_address_with_what_a_server_ignores_is_that_of_the_same_file(address: str) -> None:
+    assert "abc" in references(json.dumps({"fileUri": address}).encode())
+
+
+def test_an_address_is_found_in_a_member_of_any_name_also_with_escaped_slashes() -> None:
+    body = json.dumps({"type": "image", "uri": "https://vendor.example/v1beta/files/abc"})
+    for text in (body, body.replace("/", "\\/")):
+        assert references(text.encode()) == {"abc": False}
+
+
+NOT_READABLE = {
+    "a number that Python does not read": b'"n": ' + b"1" * 5000,
+    "deep arrays": b'"n": ' + b"[" * 100_000 + b"]" * 100_000,
+    "bytes that are not UTF-8": b'"n": "\xff"',
+    "a line break in a string": b'"n": "a\nb"',
+}
+
+
+@pytest.mark.parametrize("member", NOT_READABLE.values(), ids=NOT_READABLE.keys())
+async def test_json_that_other_parsers_may_read_is_refused_if_it_names_resources(
+    member: bytes,
+) -> None:
+    gateway = Gateway()
+    body = b'{"model": "m", "input": [{"file_id": "file-abc123"}], ' + member + b"}"
+    answer = await gateway.ask(ADA, "POST", "/v1/responses", body)
+    assert answer.status == 400
+    assert b"not valid JSON" in answer.body
+    assert gateway.upstream.requests == []
+
+
+def test_a_file_that_is_not_json_is_searched_for_ids() -> None:
+    lines = b'{"a": {"file_id": "file-1"}}\n{"b": ["x",1111,"file-2"]}\n'
+    assert references(lines, call=False).keys() >= {"file-1", "file-2"}
+
+
+def test_a_file_with_more_ids_than_are_checked_is_refused() -> None:
+    scanner = IdScanner()
+    scanner.feed(b" ".join(b'"file-%d"' % number for number in range(10_000)))
+    scanner.check_complete()
+    scanner.feed(b'"file-other1"')
+    with pytest.raises(APIError, match="divide it"):
+        scanner.check_complete()
+
+
+def test_the_file_that_a_batch_reads_is_not_created_with_it() -> None:
+    batch = {"id": "batch_1", "input_file_id": "file-1", "output_file_id": "file-2"}
+    assert list(created_ids(batch)) == ["batch_1", "file-2"]
