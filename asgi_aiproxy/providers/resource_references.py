@@ -90,7 +90,7 @@ _ESCAPED = re.compile(
     rb"\\u00[2-7]|(?:batches|cachedContents|corpora|files|fileSearchStores)\\/"
 ).search
 _ADDRESS = re.compile(rb'"https:[^" ]*/files\\?/').search
-_JSON_START = re.compile(rb"[\xef\xbb\xbf\xfe\xff\x00\s]*[{\[]").match  # in any encoding
+_JSON_START = re.compile(rb"(?:\xef\xbb\xbf)?\s*[{\[]").match
 _QUERY = re.compile(r"[?#].*", re.DOTALL)
 _ESCAPED_LETTER = re.compile(rb"\\u00([2-7][0-9a-fA-F])")
 _MAX_STRING = 2048  # bytes of a string with an id, if all of its letters are escaped
@@ -123,11 +123,14 @@ def references(body: bytes, *, call: bool = True) -> dict[str, bool]:
     the form of one. `call`: the body is that of a call; else it may be a file of any type. Raises
     APIError for JSON of a call that cannot be read, and for too many ids.
     """
-    if not may_refer(body) and b"\0" not in body[:4]:  # as in UTF-16 and UTF-32
+    refers = may_refer(body)
+    if not refers and b"\0" not in body[:4]:  # as in UTF-16 and UTF-32, and in sound
         return {}
     try:
         document = json.loads(body, object_pairs_hook=_Members)
     except (ValueError, RecursionError):
+        if not refers:
+            return {}
         if call and _JSON_START(body):
             raise invalid("The request body is not valid JSON in UTF-8.") from None
         scanner = IdScanner()

@@ -637,6 +637,11 @@ async def test_json_that_other_parsers_may_read_is_refused_if_it_names_resources
     assert gateway.upstream.requests == []
 
 
+@pytest.mark.parametrize("body", [b"{\0[\0" * 9, b"\0\0\0[\xff\xfe", b"{\xff", b"[1, \0"])
+def test_sound_that_begins_like_json_is_no_reference(body: bytes) -> None:
+    assert references(body) == {}
+
+
 def test_a_file_that_is_not_json_is_searched_for_ids() -> None:
     lines = b'{"a": {"file_id": "file-1"}}\n{"b": ["x",1111,"file-2"]}\n'
     assert references(lines, call=False).keys() >= {"file-1", "file-2"}
