@@ -49,6 +49,11 @@ def unchecked_response_error(what: str) -> ResponseRefusedError:
     return ResponseRefusedError(ErrorKind.FORBIDDEN, message, code="unchecked_response")
 
 
+def _too_long_error() -> APIError:
+    message = f"The response is longer than {MAX_WHOLE} bytes, so it cannot be checked."
+    return APIError(ErrorKind.UPSTREAM, message)
+
+
 async def filter_events(
     filters: Sequence[EventFilter], events: Sequence[Event], *, closing: bool
 ) -> list[Event]:
@@ -117,10 +122,7 @@ class GuardedBody:
         """Hold `data`. Raises APIError above `MAX_WHOLE` bytes."""
         self._held += self.inner.feed(data)
         if len(self._held) > MAX_WHOLE:
-            raise APIError(
-                ErrorKind.UPSTREAM,
-                f"The response is longer than {MAX_WHOLE} bytes, so it cannot be checked.",
-            )
+            raise _too_long_error()
         return b""
 
     def close(self) -> bytes:
@@ -176,6 +178,7 @@ class GuardedTranslator:
         self._encoder = encoder
         self._encode = encode
         self._body: list[bytes] = []
+        self._size = 0
         self._decoded: list[Event] = []
         self._released: list[Event] = []  # for a client that takes one body
         self._closing = self._refused = False
@@ -209,9 +212,15 @@ class GuardedTranslator:
         return self._stream is not None and self._stream[1].ended and not self._refused
 
     def feed(self, data: bytes) -> bytes:
-        """Decode `data`; `flush` returns the bytes for the client."""
+        """Decode `data`; `flush` returns the bytes for the client.
+
+        Raises APIError above `MAX_WHOLE` bytes of one body.
+        """
         if self._stream is None:
             self._body.append(data)
+            self._size += len(data)
+            if self._size > MAX_WHOLE:
+                raise _too_long_error()
             return b""
         framer, decoder = self._stream
         try:

@@ -183,6 +183,18 @@ def test_the_output_of_a_call_follows_it_wherever_the_client_puts_it(order: str)
     )
 
 
+def test_calls_with_the_same_id_have_their_outputs_in_order_and_none_is_lost() -> None:
+    call = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
+    outputs = [{"type": "function_call_output", "call_id": "c", "output": text} for text in "123"]
+    note = {"role": "user", "content": "On."}
+    items = [note, call, outputs[0], note, call, note, outputs[1], outputs[2]]
+    made = Message("assistant", (ToolCall("c", "f", "{}"),))
+    results = [Message("user", (ToolResult("c", (Text(text),), "f"),)) for text in "123"]
+    on = user("On.")
+    expected = [on, made, results[0], on, made, results[1], on, results[2]]
+    assert list(read(input=items).messages) == expected
+
+
 @pytest.mark.parametrize(
     ("members", "expected"),
     [

@@ -277,19 +277,26 @@ def _results_after_calls(messages: list[Message]) -> list[Message]:
     """The messages with each tool result directly after its call, as other APIs require it.
 
     Here a message may stand between a call and its output, such as a note that the user wrote while
-    the tool ran.
+    the tool ran. Some clients use an id for several calls: the first output is that of the first
+    call. An output without a call stays where it is.
     """
-    parts = [part for message in messages for part in message.parts]
-    calls = {part.id for part in parts if isinstance(part, ToolCall)}
-    results = {part.id: part for part in parts if isinstance(part, ToolResult)}
-    out: list[Message] = []
+    waiting: dict[str, list[ToolResult]] = {}
     for message in messages:
-        if any(isinstance(part, ToolResult) and part.id in calls for part in message.parts):
-            continue  # it follows its call
-        out.append(message)
-        made = [part.id for part in message.parts if isinstance(part, ToolCall)]
-        if found := tuple(results[call] for call in made if call in results):
-            out.append(Message("user", found))
+        for part in message.parts:
+            if isinstance(part, ToolResult):
+                waiting.setdefault(part.id, []).append(part)
+    moved: set[int] = set()
+    following: list[tuple[ToolResult, ...]] = []
+    for message in messages:
+        calls = [part.id for part in message.parts if isinstance(part, ToolCall)]
+        following.append(tuple(waiting[call].pop(0) for call in calls if waiting.get(call)))
+        moved.update(map(id, following[-1]))
+    out: list[Message] = []
+    for message, results in zip(messages, following, strict=True):
+        if moved.isdisjoint(map(id, message.parts)):
+            out.append(message)
+        if results:
+            out.append(Message("user", results))
     return out
 
 
