@@ -273,11 +273,13 @@ class BatchWatch:
         self._pieces: list[bytes] = []
         self._size = 0
         self._reads = False
+        self._refused = False
 
     async def __call__(self, message: Message) -> None:
         """Send one ASGI message."""
         if message["type"] == "http.response.start":
             kind = dict(message["headers"]).get(b"content-type", b"")
+            self._refused = message["status"] >= 300
             self._reads = message["status"] < 300 and kind.startswith(b"application/json")
             self._start = message
             if not self._reads:
@@ -318,11 +320,22 @@ class BatchWatch:
             await self._open.name_results(self._store, batch, file)
 
     async def aclose(self) -> None:
-        """Give back what was charged for a batch that was not created."""
+        """Give back what was charged for a batch that was refused.
+
+        Without a response, such as when the client has left, the provider may have created it, so
+        it stays charged.
+        """
         made, self._made = self._made, None
-        if made is not None and made.receipt and self._admission is not None:
-            name = f"{getrandbits(128):032x}"
-            await self._admission.settle(name, made.receipt.encode(), ())
+        admission = self._admission
+        if made is None or not made.receipt or admission is None or not admission.limited:
+            return
+        if not self._refused:
+            logger.warning(
+                "request %s: a batch may have been created; it stays charged", made.request_id
+            )
+            return
+        name = f"{getrandbits(128):032x}"
+        await admission.settle(name, made.receipt.encode(), ())
 
 
 class _ObjectReader:

@@ -21,6 +21,7 @@ from asgi_aiproxy import (
 from asgi_aiproxy.dialects import ANTHROPIC_MESSAGES, OPENAI_CHAT
 from asgi_aiproxy.exchange.receipts import Receipts
 from asgi_aiproxy.keys import Key
+from asgi_aiproxy.open_batches import BatchWatch, OpenBatch
 from asgi_aiproxy.prices import Price, Prices
 from asgi_aiproxy.principal import SCOPE_KEY
 from asgi_aiproxy.providers import ANTHROPIC, OPENAI
@@ -236,3 +237,40 @@ async def test_a_batch_without_a_quota_is_priced_by_the_list_of_the_app(vendor: 
             assert (await asgi.request(app, "GET", path)).status == 200
     (found,) = [each for each in records if each.usage is not None]
     assert found.cost == 2_000_000
+
+
+class _Admission:
+    """Counts what is given back."""
+
+    limited = True
+
+    def __init__(self) -> None:
+        self.settled: list[bytes] = []
+
+    async def settle(self, name: str, receipt: bytes, used: Any) -> dict[str, int | None]:
+        self.settled.append(receipt)
+        return {}
+
+
+@pytest.mark.parametrize(
+    ("status", "given_back"),
+    [(400, True), (503, True), (200, False), (None, False)],
+    ids=["refused", "failed", "interrupted", "client left"],
+)
+async def test_what_a_batch_was_charged_is_given_back_only_if_it_was_refused(
+    status: int | None, given_back: bool
+) -> None:
+    async def send(message: Any) -> None:
+        pass
+
+    admission: Any = _Admission()
+    opened: Any = None
+    batch = OpenBatch(provider="p", id="", face="openai_chat", path="/v1/batches", receipt="r")
+    async with MemoryStore() as store:
+        watch = BatchWatch(send, opened, store, "p", admission=admission, made=batch)
+        if status is not None:
+            headers = [(b"content-type", b"application/json")]
+            await watch({"type": "http.response.start", "status": status, "headers": headers})
+            await watch({"type": "http.response.body", "body": b"{", "more_body": True})
+        await watch.aclose()
+    assert admission.settled == ([b"r"] if given_back else [])

@@ -16,6 +16,8 @@ from asgi_aiproxy.dialects.openai_chat.native_stream import (
     OpenAINativeStream,
 )
 from asgi_aiproxy.errors import APIError, ErrorKind
+from asgi_aiproxy.exchange import guarded
+from asgi_aiproxy.exchange.guarded import GuardedTranslator
 from asgi_aiproxy.framing import Frame, NDJSONFramer, SSEFramer
 from asgi_aiproxy.messages import (
     BlockDelta,
@@ -625,6 +627,19 @@ def test_a_whole_answer_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     whole.feed(b"67890")
     with pytest.raises(APIError, match="larger than 10 bytes"):
         whole.feed(b"1")
+
+
+def test_a_whole_answer_that_is_checked_has_the_same_limit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(guarded, "MAX_WHOLE", 10)
+    dialect = OPENAI_CHAT
+    checked = GuardedTranslator(
+        [], stream=None, decode=dialect.decode_response, encoder=None, encode=lambda _: b""
+    )
+    checked.feed(b"1234567890")
+    with pytest.raises(APIError, match="longer than 10 bytes"):
+        checked.feed(b"1")
 
 
 def test_raw_bytes_pass_without_parsing() -> None:
