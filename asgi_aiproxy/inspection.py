@@ -63,7 +63,7 @@ _CALLER_DATA_MEMBERS = frozenset(
     | {"response_json_schema", "response_format", "item", "logit_bias", "cachedContent"}
 )
 _MODEL = "model"
-_MAX_NAME = 1024
+MAX_MODEL_NAME = 1024
 _MAX_DEPTH = 32  # nesting depth of objects that can name a model
 _MAX_DECODINGS = 4  # how often a name is percent-decoded
 
@@ -149,10 +149,10 @@ def check_model(model: str) -> str:
     Such a name could leave the path it is inserted into (`..`, `a%2f..`), or be another name for a
     server that trims or truncates it.
     """
-    if len(model) <= _MAX_NAME and _USUAL_MODEL(model) is not None:
+    if len(model) <= MAX_MODEL_NAME and _USUAL_MODEL(model) is not None:
         return model
-    if len(model) > _MAX_NAME:
-        raise _invalid_model_error(model, f"it is longer than {_MAX_NAME} characters")
+    if len(model) > MAX_MODEL_NAME:
+        raise _invalid_model_error(model, f"it is longer than {MAX_MODEL_NAME} characters")
     plain = model
     for _ in range(_MAX_DECODINGS):
         if not plain.isprintable() or plain != plain.strip() or "\ufffd" in plain:

@@ -12,6 +12,7 @@ from hypothesis import given, settings, strategies as st
 
 from asgi_aiproxy.errors import APIError
 from asgi_aiproxy.inspection import CHECKED_MEMBERS, check_model, folded, inspect
+from asgi_aiproxy.passthrough.inspection import peek_model
 from tests.support import body_readers as readers
 
 DEAR = {"model": "dear"}
@@ -224,3 +225,8 @@ def test_plain_bodies_are_accepted(indent: int | None, body: dict[str, Any]) -> 
     body |= {"model": "cheap", "messages": []}
     data = json.dumps(body, indent=indent, ensure_ascii=len(body) % 2 == 0).encode()
     assert inspect(data).model == "cheap"
+
+
+def test_a_name_that_is_too_long_for_a_model_is_not_kept() -> None:
+    assert peek_model(b'{"model":"' + b"x" * 1024 + b'"}').model == "x" * 1024
+    assert peek_model(b'{"model":"' + b"x" * 1025 + b'"}').model == ""

@@ -49,7 +49,8 @@ _decode_peeked = msgspec.json.Decoder(_PeekedBody).decode
 def peek_model(body: bytes) -> Inspection:
     """Return the model named in a JSON body, for a caller without restrictions.
 
-    Of its other members only those are returned that label usage records.
+    Of its other members only those are returned that label usage records. A name that is too long
+    for one is left out: it would be kept in records.
     """
     try:
         found = _decode_peeked(body)
@@ -57,7 +58,9 @@ def peek_model(body: bytes) -> Inspection:
         return NOTHING
     labels = {"metadata": found.metadata, "user": found.user}
     fields = {name: value for name, value in labels.items() if value is not _ABSENT}
-    model = inspection.strip_models_prefix(found.model or "")
+    named = found.model or ""
+    known = len(named) <= inspection.MAX_MODEL_NAME
+    model = inspection.strip_models_prefix(named) if known else ""
     return Inspection(fields, model, store=found.store)
 
 

@@ -148,10 +148,12 @@ class Collector:
     def flush(self) -> None:
         """Add to the metrics what was counted."""
         with self._lock:
-            dirty, self._dirty = self._dirty, []
-            for series in dirty:
-                self._write(series)
-                series.clear()
+            while self._dirty:
+                series = self._dirty.pop()
+                try:
+                    self._write(series)
+                finally:  # what cannot be written does not stop the others
+                    series.clear()
 
     # the interface of a collector of prometheus-client
 

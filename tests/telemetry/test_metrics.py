@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import subprocess
 import sys
@@ -32,7 +33,9 @@ from asgi_aiproxy.config.factory import build_app
 from asgi_aiproxy.config.settings import Settings, configuration_warnings
 from asgi_aiproxy.providers import ANTHROPIC, OPENAI
 from asgi_aiproxy.stores.base import StoreUnavailableError
+from asgi_aiproxy.telemetry import series as collected
 from asgi_aiproxy.telemetry.metrics import Metrics
+from asgi_aiproxy.usage.record import UsageRecord
 from tests.support import asgi_client as asgi
 from tests.support.redis_server import free_port, until
 from tests.support.scripted_upstream import Upstream, answers, refuses, streams
@@ -318,3 +321,22 @@ def test_all_workers_of_serve_are_in_one_scrape(tmp_path: Path) -> None:
     finally:
         server.terminate()
         server.communicate(timeout=60)
+
+
+async def test_exchanges_that_cannot_be_added_to_the_metrics_do_not_stop_the_others() -> None:
+    written: list[tuple[str, int]] = []
+
+    def write(series: collected.Series) -> None:
+        if series.key[2] == "broken":
+            raise ValueError("no space left")
+        written.append((series.key[2], series.count))
+
+    collector = collected.Collector(write, at_once=False)
+    for provider in ("one", "broken", "two"):
+        collector.add(("", "", provider, "", ""), UsageRecord(id="1"), None)
+    for _ in range(3):
+        with contextlib.suppress(ValueError):
+            collector.flush()
+    collector.add(("", "", "one", "", ""), UsageRecord(id="2"), None)
+    collector.flush()
+    assert sorted(written) == [("one", 1), ("one", 1), ("two", 1)]
