@@ -289,7 +289,7 @@ async def test_a_link_to_an_address_that_the_user_has_no_more_does_not_work() ->
     user = await found.users.service.users.by_name("ann")
     assert user is not None
     await found.users.service.edit(user.id, UserEdit(email="new@example.com"))
-    assert "not valid any more" in (await ann.submit(form, password="another password")).text
+    assert "no longer valid" in (await ann.submit(form, password="another password")).text
 
 
 async def test_opening_a_link_changes_nothing() -> None:
