@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from asgi_aiproxy._concealed import ConcealedStruct
 from asgi_aiproxy.dialects import (
     ANTHROPIC_MESSAGES,
     GEMINI_CONTENT,
@@ -29,7 +30,7 @@ TOKEN_VARIABLE = "AI_GATEWAY_TOKEN"  # noqa: S105 (a name)
 PROVIDER = "aiproxy"  # the gateway's name in the files of clients that have several providers
 
 
-class GatewayAccess(msgspec.Struct, frozen=True, kw_only=True):
+class GatewayAccess(ConcealedStruct, frozen=True, kw_only=True):
     """A gateway as a client sees it.
 
     `url` is where it is mounted, without `/v1`, and `model` the model to use. `variable` names the

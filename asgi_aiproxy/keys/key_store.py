@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from asgi_aiproxy._concealed import ConcealedStruct
 from asgi_aiproxy.errors import AIProxyError, ConfigurationError
 from asgi_aiproxy.keys.encryption import NoEncryption, SealError, SecretCipher
 from asgi_aiproxy.keys.key import Key, KeyExistsError, validate_key
@@ -34,10 +35,10 @@ class KeyRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     hidden: str = ""
 
 
-class _EncryptedFields(msgspec.Struct, frozen=True, omit_defaults=True):
+class _EncryptedFields(ConcealedStruct, frozen=True, omit_defaults=True):
     secret: str
     proxy: str | None = None
-    attributes: dict[str, Any] = {}
+    attributes: dict[str, Any] = {}  # noqa: RUF012 (msgspec copies it)
 
 
 class StoredKey(NamedTuple):

@@ -189,6 +189,9 @@ class RequestHeaders(msgspec.Struct, gc=False):
     credentials: RawHeaders
     length: int | None  # of the body in bytes, if declared
 
+    def __repr__(self) -> str:
+        return "RequestHeaders(...)"  # some are secret
+
 
 def read_request_headers(raw_headers: RawHeaders, policy: HeaderPolicy) -> RequestHeaders:
     """Sort the headers of a request by their roles.

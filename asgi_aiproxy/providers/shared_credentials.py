@@ -26,6 +26,7 @@ from random import getrandbits
 
 import msgspec
 
+from asgi_aiproxy._concealed import ConcealedStruct
 from asgi_aiproxy.keys.encryption import SealError, SecretCipher
 from asgi_aiproxy.stores.base import Admitted, ConcurrencySlot, Store, StoreUnavailableError
 
@@ -36,7 +37,7 @@ _LEASE_SECONDS = 60.0  # longer than a fetch may take
 _FIRST_PAUSE, _LAST_PAUSE = 0.05, 1.0
 
 
-class Credential(msgspec.Struct, frozen=True, omit_defaults=True):
+class Credential(ConcealedStruct, frozen=True, omit_defaults=True):
     """What is sent in place of a key: `secret`, until the Unix time `expires_at` in seconds.
 
     `state` is what the source needs to renew it, such as a refresh token that is valid once.

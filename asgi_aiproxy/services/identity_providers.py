@@ -17,8 +17,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-import msgspec
-
+from asgi_aiproxy._concealed import ConcealedStruct
 from asgi_aiproxy.errors import APIError, ConfigurationError, ErrorKind
 from asgi_aiproxy.services.sign_up import ExternalIdentity
 from asgi_aiproxy.upstream.connect import tls
@@ -28,7 +27,7 @@ logger = logging.getLogger("asgi_aiproxy")
 _TIMEOUT_SECONDS = 10.0
 
 
-class PendingAuthorization(msgspec.Struct, frozen=True, kw_only=True):
+class PendingAuthorization(ConcealedStruct, frozen=True, kw_only=True):
     """What is remembered while a browser is at a provider.
 
     - `redirect_uri`: where the browser comes back to.

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from asgi_aiproxy._concealed import ConcealedStruct
 from asgi_aiproxy.errors import APIError, ConfigurationError, ErrorKind, invalid
 from asgi_aiproxy.keys import Key, KeyPool, fingerprint
 from asgi_aiproxy.keys.key import validate_key
@@ -33,7 +34,7 @@ Url = Annotated[str, Meta(pattern=r"^https?://[^/\s]")]
 ProxyUrl = Annotated[str, Meta(pattern=r"^(https?|socks5h?)://[^/\s]")]
 
 
-class KeyNew(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class KeyNew(ConcealedStruct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A key to add; without an id it gets its fingerprint as id. Null means no limit."""
 
     secret: Annotated[str, Meta(min_length=1)]
@@ -46,10 +47,10 @@ class KeyNew(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     concurrency: Positive | None = None
     proxy: ProxyUrl | None = None
     base_url: Url | None = None
-    attributes: dict[str, Any] = {}
+    attributes: dict[str, Any] = {}  # noqa: RUF012 (msgspec copies it)
 
 
-class KeyEdit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class KeyEdit(ConcealedStruct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The fields to change of a key; omitted fields stay unchanged.
 
     Requests in flight keep the old `secret`.

@@ -17,6 +17,7 @@ from collections.abc import Callable, Collection
 
 import msgspec
 
+from asgi_aiproxy._concealed import ConcealedStruct
 from asgi_aiproxy.accounts.totp import (
     SecondFactor,
     accepted_step,
@@ -41,7 +42,7 @@ _PER_WINDOW, _PER_DAY = 10, 50
 _WRONG = "The code is wrong or has already been used."
 
 
-class Enrolment(msgspec.Struct, frozen=True):
+class Enrolment(ConcealedStruct, frozen=True):
     """What a user needs to set up its authenticator: a secret, the `otpauth:` URL, and the URL as a
     QR code, an SVG element.
     """

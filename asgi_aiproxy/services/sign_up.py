@@ -11,6 +11,7 @@ from typing import Literal
 
 import msgspec
 
+from asgi_aiproxy._concealed import ConcealedStruct
 from asgi_aiproxy.accounts import Account, Tokens
 from asgi_aiproxy.accounts.users import User, new_invite_code
 from asgi_aiproxy.errors import APIError, ErrorKind, invalid
@@ -42,7 +43,7 @@ class SignUpRules(msgspec.Struct, frozen=True, kw_only=True):
     inviter_credit: Budget | None = None
 
 
-class SignUpForm(msgspec.Struct, frozen=True, kw_only=True):
+class SignUpForm(ConcealedStruct, frozen=True, kw_only=True):
     """What a new user enters. `code` is an invitation, or the code of the user that invites it."""
 
     username: str

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from asgi_aiproxy._concealed import ConcealedStruct
 from asgi_aiproxy.accounts import Token, Tokens
 from asgi_aiproxy.accounts.token import Scope
 from asgi_aiproxy.accounts.token_verifier import make_principal
@@ -47,7 +48,7 @@ _RATES = ("rpm", "tpm", "concurrency")
 _MAX_GRACE_SECONDS = 30 * 86400.0
 
 
-class TokenNew(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class TokenNew(ConcealedStruct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A token to issue. `expires` is Unix time; `secret` is the secret of another system, to be
     kept in use.
 
@@ -68,7 +69,7 @@ class TokenNew(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     group: str = ""
     may_choose_key: bool = False
     scopes: tuple[Scope, ...] = ()
-    tags: dict[str, str] = {}
+    tags: dict[str, str] = {}  # noqa: RUF012 (msgspec copies it)
 
 
 class TokenEdit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -114,7 +115,7 @@ class TokenOut(msgspec.Struct, frozen=True, kw_only=True):
     owner: str = ""
 
 
-class Issued(msgspec.Struct, frozen=True):
+class Issued(ConcealedStruct, frozen=True):
     """A token and its secret, which is shown only now."""
 
     secret: str

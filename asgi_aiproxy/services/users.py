@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from asgi_aiproxy._concealed import ConcealedStruct
 from asgi_aiproxy.accounts.passwords import Passwords
 from asgi_aiproxy.accounts.users import (
     EmailTakenError,
@@ -42,7 +43,7 @@ _EMAIL = re.compile(  # the addresses of HTML's <input type=email>, with a dot i
 _MIN_PASSWORD, _MAX_PASSWORD, _MAX_EMAIL = 10, 200, 254
 
 
-class UserNew(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class UserNew(ConcealedStruct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A user to create. Without `password` it sets one with the link of the response. `budgets` are
     those of its account; by default those of new users.
     """
@@ -87,14 +88,14 @@ class UserOut(msgspec.Struct, frozen=True, kw_only=True):
     signed_in: float
 
 
-class UserCreated(msgspec.Struct, frozen=True):
+class UserCreated(ConcealedStruct, frozen=True):
     """A new user, and the secret of its link to set a password; empty if it has one."""
 
     user: UserOut
     link: str = ""
 
 
-class PasswordLink(msgspec.Struct, frozen=True):
+class PasswordLink(ConcealedStruct, frozen=True):
     """The secret of a link to set a password, valid once, until a Unix time."""
 
     link: str
