@@ -16,7 +16,7 @@ from asgi_aiproxy.services.keys import KeyNew
 from asgi_aiproxy.services.sign_up import SignUpForm
 
 SECRET = re.compile(r"password|secret|verifier|credentials|link|token|api_key").fullmatch
-# What these hold in such members is a hash, is encrypted, or is no secret.
+# What these hold in such members is a hash, is encrypted, or is not secret.
 HARMLESS = {"User", "SecondFactor", "FactorStep", "Provider"}
 
 

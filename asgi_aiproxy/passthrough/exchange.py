@@ -248,6 +248,7 @@ class Exchange:
         keys = ProxyKeyRotation(request, affinity=affinity, model=self._record.upstream_model)
         if tracker is not None:
             keys.resource_key_id = tracker.key_id
+            self._tracker = None if tracker.is_over else tracker
         return keys
 
     # hooks

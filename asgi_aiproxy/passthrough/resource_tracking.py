@@ -76,6 +76,11 @@ class ResourceTracker:
         return bool(self._owner and self._request.target.path_profile.stateful)
 
     @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to do after `check`: it is a plain call of a model."""
+        return not self._request.route.stateful and self._stored is not True
+
+    @property
     def lists(self) -> bool:
         """Whether the request is for a list of which only a part may be sent."""
         route = self._request.route
