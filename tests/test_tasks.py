@@ -78,6 +78,7 @@ def test_a_step_that_succeeds_is_not_logged(caplog: pytest.LogCaptureFixture) ->
 AWAITED = {
     "_background_tasks",
     "_cancellation",
+    "exchange.follow_ups",
     "exchange.responses",
     "hosting",
     "inprocess",
