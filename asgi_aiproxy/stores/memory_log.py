@@ -40,6 +40,8 @@ class MemoryLog:
     def _between(self, begin: int, end: int) -> list[Numbered]:
         """The records from the number `begin` on, before `end`. Walks from the nearer end."""
         records = self._records
+        if begin >= end:
+            return []
         low, high = begin - records[0][0], end - records[0][0]
         if low + high < len(records):
             return list(islice(records, low, high))

@@ -396,7 +396,7 @@ async def test_a_page_of_the_log_examines_a_bounded_number_of_records() -> None:
     store.read_rows = 0
     answer = await browser.open("/log?model=nothing")
     assert store.read_rows <= 6000
-    assert "Older exchanges were not searched yet" in answer.text
+    assert "Older exchanges have not been searched yet" in answer.text
     [following] = [link for link in answer.page.links if "after=" in link]
     assert "model=nothing" in following
 

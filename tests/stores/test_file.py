@@ -219,7 +219,7 @@ async def test_changes_by_requests_are_written_as_soon_as_the_disk_has_room(
             await asyncio.sleep(0.02)
     assert caplog.text.count("cannot be written: Is a directory") == 1
     async with asyncio.timeout(60):
-        while "works again" not in caplog.text:
+        while "working again" not in caplog.text:
             await asyncio.sleep(0.02)
     assert MemoryStore(file=copied(file))._accounts["day"].sums == {"n": 7}
     await store.aclose()
