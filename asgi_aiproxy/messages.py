@@ -179,14 +179,19 @@ class Request(FrozenStruct, frozen=True, kw_only=True):
 OPENING = "(The conversation begins with your message.)"
 
 
-def after_last_answer(messages: Sequence[Message]) -> Sequence[Message]:
-    """The messages after the last one of the assistant: what a service that keeps the conversation
-    does not have. The last message, if that is the assistant's.
+def after_last_answer(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    """The messages after the last one of the assistant; empty if there are none after it."""
+    for at in range(len(messages), 0, -1):
+        if messages[at - 1].role == "assistant":
+            return messages[at:]
+    return messages
+
+
+def new_messages(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    """The messages that a service which keeps the conversation does not have: those after the last
+    answer, or the last message if that is the assistant's.
     """
-    last = max(
-        (number for number, each in enumerate(messages) if each.role == "assistant"), default=-1
-    )
-    return messages[last + 1 :] or messages[-1:]
+    return after_last_answer(messages) or messages[-1:]
 
 
 # ── responses ──────────────────────────────────────────────────────────────
@@ -322,14 +327,6 @@ def fold(events: Iterable[Event]) -> Response:
         extra=end.extra,
         conversation=end.conversation,
     )
-
-
-def unsaid(messages: tuple[Message, ...]) -> tuple[Message, ...]:
-    """The messages after the last answer of the model: what a conversation that is kept lacks."""
-    for at in range(len(messages), 0, -1):
-        if messages[at - 1].role == "assistant":
-            return messages[at:]
-    return messages
 
 
 def _finish(block: Block, text: str, end: BlockEnd) -> Block:

@@ -43,7 +43,7 @@ from asgi_aiproxy.messages import (
     Response,
     ToolCall,
     ToolResult,
-    after_last_answer,
+    new_messages,
 )
 from asgi_aiproxy.principal import Principal
 
@@ -151,7 +151,7 @@ class Continuations:
         cipher = self._usable_cipher()
         results = {
             part.id
-            for message in after_last_answer(call.request.messages)
+            for message in new_messages(call.request.messages)
             for part in message.parts
             if isinstance(part, ToolResult) and part.id.startswith(CALL_PREFIX)
         }

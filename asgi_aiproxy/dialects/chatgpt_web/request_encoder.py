@@ -13,7 +13,7 @@ from asgi_aiproxy.dialects._unsupported import (
     vendor_fields,
 )
 from asgi_aiproxy.dialects.base import ProviderRequest
-from asgi_aiproxy.messages import Message, Refusal, Request, Text, after_last_answer
+from asgi_aiproxy.messages import Message, Refusal, Request, Text, new_messages
 
 NAME = "chatgpt_web"
 _PATH = "/backend-api/conversation"
@@ -24,7 +24,7 @@ def encode_request(request: Request) -> ProviderRequest:
     own = vendor_fields(request, {NAME}).get(NAME)
     ids = own if isinstance(own, dict) else {}
     conversation = _parsing.get_text(ids, "conversation_id")
-    messages = after_last_answer(request.messages) if conversation else request.messages
+    messages = new_messages(request.messages) if conversation else request.messages
     ignored = chosen_by_service(request)
     if request.tool_choice is not None:
         ignored.append("tool_choice")

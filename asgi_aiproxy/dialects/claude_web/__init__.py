@@ -37,7 +37,7 @@ from asgi_aiproxy.messages import (
     StopReason,
     Text,
     Usage,
-    after_last_answer,
+    new_messages,
 )
 
 NAME = "claude_web"
@@ -61,7 +61,7 @@ class ClaudeWeb(OutboundDialect):
         known = _parsing.get_text(own, "uuid") if isinstance(own, dict) else ""
         if known and not known.replace("-", "").isalnum():
             known = ""
-        messages = after_last_answer(request.messages) if known else request.messages
+        messages = new_messages(request.messages) if known else request.messages
         ignored = chosen_by_service(request)
         if request.tool_choice is not None:
             ignored.append("tool_choice")

@@ -27,7 +27,7 @@ from asgi_aiproxy.messages import (
     ToolCall,
     ToolResult,
     after_last_answer,
-    unsaid,
+    new_messages,
 )
 
 NAME = "coze"
@@ -58,7 +58,7 @@ class _Writer:
             self._ignored.append("tool_choice")
         if results := self._waiting_results():
             return self._outputs(results)
-        messages = unsaid(request.messages) if request.conversation else request.messages
+        messages = after_last_answer(request.messages) if request.conversation else request.messages
         body: dict[str, Any] = {
             "bot_id": request.model,
             "user_id": request.user or _USER,
@@ -83,7 +83,7 @@ class _Writer:
 
     def _waiting_results(self) -> list[ToolResult]:
         """The results at the end of the conversation, if a chat waits for them."""
-        last = after_last_answer(self._request.messages)
+        last = new_messages(self._request.messages)
         results = [part for each in last for part in each.parts if isinstance(part, ToolResult)]
         return results if results and NAME in results[0].extra else []
 

@@ -34,7 +34,7 @@ from asgi_aiproxy.messages import (
     Thinking,
     ToolCall,
     ToolResult,
-    unsaid,
+    after_last_answer,
 )
 
 _MIN_OUTPUT_TOKENS = 16  # OpenAI answers 400 to a lower limit
@@ -45,7 +45,7 @@ def encode_request(request: Request) -> ProviderRequest:
     ignored = unsupported_fields(request, NAME)
     system, messages = _leading_system(request.messages)
     known = declared(request.tools)
-    said = unsaid(messages) if request.conversation else messages
+    said = after_last_answer(messages) if request.conversation else messages
     items = [item for message in said for item in _write_message(message, known)]
     if not items:
         raise _parsing.empty_messages_error()
