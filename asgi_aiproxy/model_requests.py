@@ -7,8 +7,8 @@ from asgi_aiproxy._asgi import Scope, Send
 from asgi_aiproxy._request_id import named, request_id
 from asgi_aiproxy.dialects.base import InboundDialect, Operation
 from asgi_aiproxy.dialects.model_lists import ListedModel, format_for
-from asgi_aiproxy.exchange.client_apis import serving
 from asgi_aiproxy.exchange.error_mapping import model_not_found_error
+from asgi_aiproxy.exchange.targets import serving
 from asgi_aiproxy.model_list import ModelCatalog
 from asgi_aiproxy.principal import Principal
 from asgi_aiproxy.providers.base import Router

@@ -10,8 +10,6 @@ from asgi_aiproxy._control_headers import CONTROL_HEADERS
 from asgi_aiproxy._request_id import SENT_NAME
 from asgi_aiproxy.dialects.base import InboundDialect
 from asgi_aiproxy.operations import AnyClientOperation
-from asgi_aiproxy.principal import Principal
-from asgi_aiproxy.providers.base import Target
 
 # The headers that control the gateway, those that describe the body, and the request's id.
 _BODY_HEADERS = {"content-type", "content-encoding", "content-length"}
@@ -57,8 +55,3 @@ def forwarded_query(scope: Scope, face: InboundDialect) -> str:
         return ""
     parameters = query.decode("latin-1").split("&")
     return "&".join(p for p in parameters if p.partition("=")[0] in face.request_parameters)
-
-
-def serving(principal: Principal, targets: Iterable[Target]) -> list[Target]:
-    """Return the targets that may serve a caller."""
-    return [target for target in targets if principal.may_use_provider(target.provider.name)]

@@ -33,12 +33,13 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
 
 from asgi_aiproxy._cancellation import ClientGoneError, RequestMonitor, TimeoutScope
 from asgi_aiproxy.credentials import redactor_for
+from asgi_aiproxy.dialects.base import OutboundDialect
 from asgi_aiproxy.errors import APIError, ErrorKind, RefusalScope
 from asgi_aiproxy.exchange.admission import AdmissionControl, ResponseSample
+from asgi_aiproxy.exchange.continuation import ResponseWriter
 from asgi_aiproxy.exchange.error_mapping import (
     NO_KEY,
     bad_request_if_provider_said_400,
@@ -46,7 +47,6 @@ from asgi_aiproxy.exchange.error_mapping import (
     error_from_response,
     gateway_key_rejected_error,
     model_not_allowed_error,
-    model_not_found_error,
     more_relevant_error,
     no_key_error,
 )
@@ -57,14 +57,15 @@ from asgi_aiproxy.exchange.record import ExchangeRecord, close_response, reporte
 from asgi_aiproxy.exchange.relay import CommittedResponse, Relay
 from asgi_aiproxy.exchange.request import GatewayRequest
 from asgi_aiproxy.exchange.single_request import read_error_body, request_once
+from asgi_aiproxy.exchange.targets import allowed_targets
 from asgi_aiproxy.exchange.upstream_request import (
     PreparedRequest,
     PreparedRequests,
     select_translator,
 )
 from asgi_aiproxy.keys import Key, NoKeyError
-from asgi_aiproxy.messages import Response, Usage, unfold
-from asgi_aiproxy.providers.base import Router, Target
+from asgi_aiproxy.messages import Request, Response, Usage, unfold
+from asgi_aiproxy.providers.base import Target
 from asgi_aiproxy.translate import Translator
 from asgi_aiproxy.upstream.base import UpstreamResponse, end_check, header
 from asgi_aiproxy.usage.record import UsageRecord
@@ -287,13 +288,9 @@ class Exchange:
                 self._response = response
             if not 200 <= response.status < 300:
                 raise await self._refusal(prepared, response)
-            media_type = header(response.headers, "content-type") or ""
+            kind = header(response.headers, "content-type") or ""
             translator = select_translator(
-                request,
-                prepared,
-                media_type,
-                partial(request_once, self._relay, target, key, request.sent_headers),
-                partial(self._relay.continuations.writer, request, provider.name, record.key_id),
+                request, prepared, kind, self._request_further, self._writer
             )
             self._translator = translator
             read, feed, ended = response.read, translator.feed, end_check(response)
@@ -317,15 +314,29 @@ class Exchange:
         record.ignored = draft.ignored
         self._keys.answered(response.status, response.headers, self._relay.clock())
         return CommittedResponse(
-            media_type=prepared.media_type(media_type, translator),
+            media_type="" if request.operation.chat else prepared.media_type(kind, translator),
             first=first,
             whole=record.finished,
             headers=response.headers,
             ignored=draft.ignored,
             provider=provider.name,
             key_id=record.key_id,
-            redactor=redactor_for(self._keys.secret),
+            redactor=redactor_for(key.secret) if key is not None else None,
             emulated=guarded.emulated if guarded is not None else (),
+        )
+
+    async def _request_further(self, request: Request) -> Response:
+        """Send one more chat request to the target of the current attempt, with the same key."""
+        keys = self._keys
+        assert keys.target is not None  # noqa: S101 (an attempt has one)
+        sent_headers = self._request.sent_headers
+        return await request_once(self._relay, keys.target, keys.key, sent_headers, request)
+
+    def _writer(self, dialect: OutboundDialect) -> ResponseWriter:
+        """What writes a response of the current attempt for the client."""
+        record = self._record
+        return self._relay.continuations.writer(
+            self._request, record.provider, record.key_id, dialect
         )
 
     async def _refusal(self, prepared: PreparedRequest, response: UpstreamResponse) -> APIError:
@@ -454,20 +465,3 @@ class Exchange:
                 ended(written)
         if self._response is not None:
             await close_response(self._response)
-
-
-def allowed_targets(router: Router, request: GatewayRequest) -> Sequence[Target]:
-    """The targets that may serve a request of this caller. Raises APIError if there are none."""
-    principal = request.principal
-    if principal.models:
-        for model in (request.model, *request.others):
-            if not principal.may_use(model):
-                raise model_not_allowed_error(model)
-    targets = router.targets(request.model, request.provider)
-    if principal.providers:
-        targets = [t for t in targets if principal.may_use_provider(t.provider.name)]
-    if not targets:
-        raise model_not_found_error(request.model, request.provider)
-    if request.own_key:  # a client's key for one vendor is not sent to another
-        targets = [t for t in targets if t.provider is targets[0].provider]
-    return targets

@@ -16,10 +16,10 @@ import msgspec
 from asgi_aiproxy import dialects
 from asgi_aiproxy.dialects.base import Operation
 from asgi_aiproxy.errors import APIError
-from asgi_aiproxy.exchange.engine import allowed_targets
 from asgi_aiproxy.exchange.error_mapping import more_relevant_error, no_key_error
 from asgi_aiproxy.exchange.relay import Relay
 from asgi_aiproxy.exchange.request import GatewayRequest
+from asgi_aiproxy.exchange.targets import allowed_targets
 from asgi_aiproxy.keys.explain import KeyReport
 from asgi_aiproxy.principal import ANONYMOUS, Principal
 from asgi_aiproxy.providers.base import Router, Target

@@ -66,16 +66,16 @@ class RetryRules(msgspec.Struct):
 class KeyRotation(msgspec.Struct, eq=False):
     """Leases keys for the attempts of one exchange, and reports responses to them.
 
-    `record` lists the attempts and has the id of the current key, `secret` is that of the key.
-    `retries` decides after which refusals another key is tried. `target` is the one whose keys are
-    leased.
+    `record` lists the attempts and has the id of the current key, `key` is that key with the secret
+    that is sent. `retries` decides after which refusals another key is tried. `target` is the one
+    whose keys are leased.
     """
 
     request: GatewayRequest
     record: ExchangeRecord
     retries: RetryRules
     target: Target | None = None
-    secret: str = ""
+    key: Key | None = None
     _lease: Lease | None = None
     _prefetched: LeasePrefetch | None = None
     _deferred: list[Lease] = []
@@ -95,7 +95,7 @@ class KeyRotation(msgspec.Struct, eq=False):
         """Use keys of this target from now on."""
         self.target, record = target, self.record
         record.provider, record.upstream_model = target.provider.name, target.model
-        record.key_id = self.secret = ""
+        record.key_id, self.key = "", None
 
     async def acquire(self, target: Target, tried: set[str]) -> Key | None:
         """Lease the next key that is not `tried`; None if the target needs no key.
@@ -104,8 +104,8 @@ class KeyRotation(msgspec.Struct, eq=False):
         """
         request, provider = self.request, target.provider
         if request.own_key:
-            self.secret = request.own_key
-            return Key(request.own_key, id="own")
+            self.key = Key(request.own_key, id="own")
+            return self.key
         if provider.keys is None:
             return None
         prefetched, self._prefetched = self._prefetched, None
@@ -116,7 +116,7 @@ class KeyRotation(msgspec.Struct, eq=False):
                 prefetched.drop()
             self._lease = await provider.keys.lend(self._key_request(target, tried))
         key = self._lease.key
-        self.record.key_id, self.secret = key.id, key.secret
+        self.record.key_id, self.key = key.id, key
         return key
 
     async def with_credential(self, key: Key | None) -> Key | None:
@@ -127,9 +127,8 @@ class KeyRotation(msgspec.Struct, eq=False):
         if self.request.own_key:
             return key
         assert self.target is not None  # noqa: S101 (a key is one of a target)
-        key = await self.target.provider.with_credential(key)
-        self.secret = key.secret if key is not None else ""
-        return key
+        self.key = await self.target.provider.with_credential(key)
+        return self.key
 
     def _key_request(self, target: Target, tried: Collection[str]) -> KeyRequest:
         request, principal = self.request, self.request.principal
@@ -167,7 +166,7 @@ class KeyRotation(msgspec.Struct, eq=False):
 
     def redact(self, error: APIError) -> APIError:
         """Remove the current key from the error, in case the provider quoted it."""
-        secret = redactor_for(self.secret)
+        secret = redactor_for(self.key.secret) if self.key is not None else None
         if secret is not None:
             error.message = secret.text(error.message)
             if error.body is not None:

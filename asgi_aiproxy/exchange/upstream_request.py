@@ -177,7 +177,9 @@ def prepare_request(
                 draft = conversion.draft
         except RecursionError:
             raise invalid("The request is nested too deeply to be translated.") from None
-    draft = target.provider.transform_request(with_headers(draft, request.sent_headers))
+    if request.sent_headers:
+        draft = with_headers(draft, request.sent_headers)
+    draft = target.provider.transform_request(draft)
     if request.conversation is not None and (
         native or not target.provider.dialect.keeps_conversations
     ):

@@ -18,8 +18,6 @@ from asgi_aiproxy.providers.base import Provider, TransformRequest, header
 from asgi_aiproxy.providers.message_format import OPENAI_MESSAGES, message_format
 from asgi_aiproxy.providers.operations import OPENAI_OPERATIONS, RESPONSES
 from asgi_aiproxy.providers.refusal_codes import AZURE
-from asgi_aiproxy.providers.signatures import drop_signatures
-from asgi_aiproxy.providers.transforms import chain
 
 
 def azure(base_url: str, *, name: str = "azure", api_version: str | None = None) -> Provider:
@@ -45,7 +43,7 @@ def azure(base_url: str, *, name: str = "azure", api_version: str | None = None)
     )
 
 
-_own_messages = chain(drop_signatures, message_format(OPENAI_MESSAGES))
+_own_messages = message_format(OPENAI_MESSAGES)
 
 
 def under_v1(draft: ProviderRequest) -> ProviderRequest:

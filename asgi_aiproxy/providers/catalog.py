@@ -33,9 +33,11 @@ from asgi_aiproxy.providers.message_format import (
     GROQ_MESSAGES,
     MISTRAL_MESSAGES,
     OPENAI_MESSAGES,
+    drop_signatures,
     message_format,
     text_only,
     tool_format,
+    vendor_format,
 )
 from asgi_aiproxy.providers.operations import (
     AUDIO,
@@ -59,7 +61,6 @@ from asgi_aiproxy.providers.self_hosted import (
     TGI,
     VLLM,
 )
-from asgi_aiproxy.providers.signatures import drop_signatures
 from asgi_aiproxy.providers.temporary_credentials import CredentialCache
 from asgi_aiproxy.providers.transforms import (
     aspect_ratio,
@@ -69,11 +70,11 @@ from asgi_aiproxy.providers.transforms import (
     image_size_as,
     new_limit,
     old_role,
+    older_format,
     only_chat,
     only_images,
     rename_fields,
     replace_value,
-    vendor_format,
 )
 
 # Members of OpenAI's chat requests for its own models and services.
@@ -87,7 +88,7 @@ OPENAI = Provider(
     dialect=OPENAI_CHAT,
     base_url="https://api.openai.com/v1",
     native_operations=OPENAI_OPERATIONS | RESPONSES,
-    transform_request=only_chat(new_limit, drop_signatures, message_format(OPENAI_MESSAGES)),
+    transform_request=only_chat(new_limit, message_format(OPENAI_MESSAGES)),
 )
 # Chat requests are converted to the Responses API: for models that are only available there, and
 # for other vendors with that API.
@@ -143,7 +144,7 @@ MISTRAL = Provider(
     operations=(MISTRAL_EMBEDDINGS, MISTRAL_MODERATION),
     strict_format=False,
     transform_request=chain(
-        vendor_format,
+        older_format,
         rename_fields(seed="random_seed"),
         drop_fields("stream_options", reported=False),
         text_only,
@@ -163,7 +164,6 @@ GROQ = Provider(
     strict_format=False,
     transform_request=chain(
         old_role,
-        drop_signatures,
         drop_fields("stream_options", reported=False),
         text_only,
         only_chat(drop_fields(*_OF_OPENAI, "prediction", "prompt_cache_key")),
@@ -246,7 +246,6 @@ CEREBRAS = Provider(
     strict_format=False,
     transform_request=chain(
         old_role,
-        drop_signatures,
         text_only,
         only_chat(drop_fields(*_OF_OPENAI, "metadata", "store")),
         effort_within("none", "low", "medium", "high"),

@@ -17,6 +17,7 @@ from asgi_aiproxy.operations import (
 )
 from asgi_aiproxy.providers import refusal_codes
 from asgi_aiproxy.providers.base import Provider
+from asgi_aiproxy.providers.message_format import drop_signatures, vendor_format
 from asgi_aiproxy.providers.operations import (
     AUDIO,
     CHAT,
@@ -24,7 +25,6 @@ from asgi_aiproxy.providers.operations import (
     EMBEDDINGS,
     RESPONSES,
 )
-from asgi_aiproxy.providers.signatures import drop_signatures
 from asgi_aiproxy.providers.transforms import (
     add_fields,
     chain,
@@ -38,7 +38,6 @@ from asgi_aiproxy.providers.transforms import (
     only_chat,
     only_images,
     rename_fields,
-    vendor_format,
 )
 
 _IMAGE_GENERATIONS = frozenset({"images.generations"})

@@ -1,4 +1,4 @@
-"""Chat requests for vendors that refuse members of OpenAI's format which they do not have. Pure.
+"""Chat requests for vendors that do not have all members of OpenAI's format. Pure.
 
 OpenAI's chat format has grown, and vendors with that format have members of their own. Most vendors
 skip what they do not know; Mistral, Groq and Cerebras refuse the request, with 400 or 422. Clients
@@ -9,6 +9,11 @@ A `MessageFormat` describes what a vendor has of the messages. The rest is writt
 the vendor has (a refusal becomes text), or removed: an earlier answer's reasoning without mention,
 as it only matters to the model that wrote it, other members with a report in `ignored`. Content of
 a kind that the vendor does not accept is refused by name. `tool_format` does the same for tools.
+
+Signatures of other vendors are removed for all of them. The chat format has no place for signed
+reasoning, so responses carry it in `reasoning_details` of a message and in `extra_content` of a
+tool call (see `dialects.openai_chat.reasoning`), which clients send back with every request.
+Gateways such as OpenRouter, which define these members, get them as they are.
 
 A request that passes through is only decoded if one of these members is in its bytes.
 """
@@ -23,13 +28,15 @@ import msgspec
 from asgi_aiproxy.dialects.base import ProviderRequest
 from asgi_aiproxy.errors import invalid
 from asgi_aiproxy.providers.base import TransformRequest
-from asgi_aiproxy.providers.transforms import only_chat, plain
+from asgi_aiproxy.providers.transforms import CHAT_PATH, chain, older_format, only_chat, plain
 
 Part = dict[str, Any]
 PartWriter = Callable[[Part], Part | None]  # of a part in OpenAI's format; None: it is not accepted
 ReasoningWriter = Callable[[dict[str, Any], str], None]  # adds reasoning to a message
 
 _REASONING = ("reasoning_content", "reasoning")
+_SIGNED = ("reasoning_details",)
+_SIGNED_CALL = "extra_content"
 
 
 class MessageFormat(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,27 +44,34 @@ class MessageFormat(msgspec.Struct, frozen=True, kw_only=True):
 
     - `names`: messages may have the `name` of a participant.
     - `refusals`: the assistant's messages may have a `refusal`. If not, it is sent as text.
-    - `reasoning`: adds the reasoning of an earlier answer to its message; None: it is removed.
+    - `own_reasoning`: messages may have the reasoning of an earlier answer as it is. If not,
+      `reasoning` adds it to its message; None: it is removed.
     - `lacks`: the members of OpenAI's answers that it refuses when they are sent back.
     - `parts`: how parts of a type are written; other types are sent as they are.
     """
 
     names: bool = True
     refusals: bool = False
+    own_reasoning: bool = False
     reasoning: ReasoningWriter | None = None
     lacks: tuple[str, ...] = ("annotations", "audio")
     parts: Mapping[str, PartWriter] = {}
 
     def marks(self) -> list[bytes]:
-        """The encoded names of which one is in messages that differ."""
-        marked = [*_REASONING, *self.lacks, *self.parts]
+        """The encoded names, or their beginnings, of which one is in messages that differ."""
+        marked = [_SIGNED_CALL, *self.lacks, *self.parts]
         marked += [] if self.names else ["name"]
         marked += [] if self.refusals else ["refusal"]
-        return [f'"{name}"'.encode() for name in marked]
+        reasoning = b'"reasoning_details"' if self.own_reasoning else b'"reasoning'
+        return [reasoning, *(f'"{name}"'.encode() for name in marked)]
 
     def write(self, message: Mapping[str, Any], where: str, lost: list[str]) -> dict[str, Any]:
         """Write a message; members that were removed are added to `lost`. Raises APIError."""
-        out = {name: value for name, value in message.items() if name not in _REASONING}
+        dropped = _SIGNED if self.own_reasoning else (*_SIGNED, *_REASONING)
+        out = {name: value for name, value in message.items() if name not in dropped}
+        calls = out.get("tool_calls")
+        if isinstance(calls, list):
+            out["tool_calls"] = [_without_signature(call) for call in calls]
         content = out.get("content")
         if isinstance(content, list):
             out["content"] = [
@@ -86,10 +100,12 @@ class MessageFormat(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def message_format(form: MessageFormat) -> TransformRequest:
-    """Write messages in a vendor's format."""
+    """Write the messages of chat requests in a vendor's format."""
     marks = form.marks()
 
     def transform(draft: ProviderRequest) -> ProviderRequest:
+        if draft.path != CHAT_PATH:
+            return draft
         messages = draft.body.get("messages")
         if isinstance(messages, msgspec.Raw):
             encoded = bytes(messages)
@@ -102,6 +118,8 @@ def message_format(form: MessageFormat) -> TransformRequest:
                 messages = plain(messages)
             except ValueError:
                 return draft  # the vendor reports the error
+        elif form.own_reasoning:
+            return draft  # translated messages have no signatures
         if not isinstance(messages, list) or not all(isinstance(each, dict) for each in messages):
             return draft
         lost: list[str] = []
@@ -114,7 +132,13 @@ def message_format(form: MessageFormat) -> TransformRequest:
             draft, body={**draft.body, "messages": written}, ignored=ignored
         )
 
-    return only_chat(transform)
+    return transform
+
+
+def _without_signature(call: Any) -> Any:
+    if isinstance(call, dict) and _SIGNED_CALL in call:
+        return {name: value for name, value in call.items() if name != _SIGNED_CALL}
+    return call
 
 
 def not_accepted(part: Part) -> None:
@@ -211,6 +235,9 @@ def _audio_data(part: Part) -> Part | None:
 def _reasoning(message: dict[str, Any], thought: str) -> None:
     message["reasoning"] = thought
 
+
+drop_signatures = message_format(MessageFormat(refusals=True, own_reasoning=True, lacks=()))
+vendor_format = chain(older_format, drop_signatures)
 
 OPENAI_MESSAGES = MessageFormat(refusals=True, lacks=())
 # https://docs.mistral.ai/api/endpoint/chat

@@ -16,7 +16,8 @@ import msgspec
 from asgi_aiproxy import _json
 from asgi_aiproxy.dialects.base import ProviderRequest
 from asgi_aiproxy.providers.base import TransformRequest
-from asgi_aiproxy.providers.signatures import drop_signatures
+
+CHAT_PATH = "/chat/completions"
 
 
 def rename_fields(**names: str) -> TransformRequest:
@@ -113,7 +114,7 @@ def only_at(path: str, *transforms: TransformRequest) -> TransformRequest:
 
 def only_chat(*transforms: TransformRequest) -> TransformRequest:
     """Apply transformations to chat completions only."""
-    return only_at("/chat/completions", *transforms)
+    return only_at(CHAT_PATH, *transforms)
 
 
 def only_images(*transforms: TransformRequest) -> TransformRequest:
@@ -173,7 +174,6 @@ old_limit = rename_fields(max_completion_tokens="max_tokens")
 # templates that drop such messages; `system` is accepted everywhere.
 old_role = only_chat(roles(developer="system"))
 older_format = chain(old_limit, old_role)
-vendor_format = chain(older_format, drop_signatures)
 
 
 def effort_as(write: Callable[[str], Mapping[str, Any]]) -> TransformRequest:

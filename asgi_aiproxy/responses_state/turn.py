@@ -31,8 +31,9 @@ from asgi_aiproxy import _json
 from asgi_aiproxy.dialects import _parsing
 from asgi_aiproxy.dialects.base import RESPONSES
 from asgi_aiproxy.errors import APIError, ErrorKind, invalid
-from asgi_aiproxy.exchange.engine import Exchange, allowed_targets
+from asgi_aiproxy.exchange.engine import Exchange
 from asgi_aiproxy.exchange.request import GatewayRequest
+from asgi_aiproxy.exchange.targets import allowed_targets
 from asgi_aiproxy.providers.base import Provider, Router, Target
 from asgi_aiproxy.responses_state.conversations import Conversations, conversation_not_found
 from asgi_aiproxy.responses_state.history import (

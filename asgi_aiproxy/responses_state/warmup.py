@@ -11,7 +11,7 @@ import msgspec
 from asgi_aiproxy import _json
 from asgi_aiproxy._asgi import Send
 from asgi_aiproxy.dialects.openai_responses import responses
-from asgi_aiproxy.exchange.engine import allowed_targets
+from asgi_aiproxy.exchange.targets import allowed_targets
 from asgi_aiproxy.framing import encode_frame
 from asgi_aiproxy.messages import StopReason, Usage
 from asgi_aiproxy.providers.base import Router
