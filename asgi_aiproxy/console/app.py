@@ -269,7 +269,7 @@ class Console:
             if route.again is None or isinstance(error, ClientGoneError):
                 raise
             failed = to_api_error(error)
-        failed_request = replace(request, error=failed.message, error_code=failed.code or "")
+        failed_request = replace(request, error=failed.message)
         shown = await self._make(route.again, failed_request)
         if isinstance(shown, PageAnswer):
             shown = replace(shown, status=failed.status)

@@ -72,8 +72,8 @@ class Visitor:
 class PageRequest:
     """A request for a page. `path` has the values of the names in the route's path, `mount` is the
     path of the console in URLs, `call` runs an operation of the admin API, `check` raises APIError
-    when the visitor may not have the page any more. `error` and `error_code` are those of the form
-    that was sent.
+    when the visitor may not have the page any more. `error` is that of the form that was
+    sent.
     """
 
     scope: Scope
@@ -89,7 +89,6 @@ class PageRequest:
     query: Mapping[str, str] = field(default_factory=dict)
     form: Mapping[str, list[str]] = field(default_factory=dict)
     error: str = ""
-    error_code: str = ""
 
     @property
     def caller(self) -> Principal:

@@ -1,7 +1,8 @@
 """The texts of the console by language: one JSON table per language, English is in the templates.
 
 A table maps each English text to its translation; texts may have placeholders such as `{name}`. To
-add a language, add `strings/<language>.json`.
+add a language, add `strings/<language>.json`, and `strings/messages/<language>.json` with the
+messages of the gateway (see `messages.py`).
 """
 
 from __future__ import annotations
@@ -10,14 +11,21 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from asgi_aiproxy.console.messages import Messages
+
 ENGLISH = "en"
 
 
 class Texts:
-    """The texts of one language, `language` is its tag for HTML."""
+    """The texts of one language, `language` is its tag for HTML; `message` translates messages of
+    the gateway.
+    """
 
-    def __init__(self, language: str, table: Mapping[str, str]) -> None:
+    def __init__(
+        self, language: str, table: Mapping[str, str], messages: Mapping[str, str]
+    ) -> None:
         self.language = language
+        self.message = Messages(messages)
         self._table = table
 
     def __call__(self, text: str, /, **values: object) -> str:
@@ -30,10 +38,11 @@ class Languages:
     """All languages, read from the tables in `folder`."""
 
     def __init__(self, folder: Path) -> None:
-        self._texts = {ENGLISH: Texts(ENGLISH, {})}
+        self._texts = {ENGLISH: Texts(ENGLISH, {}, {})}
         for path in sorted(folder.glob("*.json")):
-            table = json.loads(path.read_text("utf-8"))
-            self._texts[path.stem] = Texts(path.stem, table)
+            tables = (path, folder / "messages" / path.name)
+            table, messages = (json.loads(each.read_text("utf-8")) for each in tables)
+            self._texts[path.stem] = Texts(path.stem, table, messages)
 
     @property
     def tags(self) -> list[str]:

@@ -250,7 +250,7 @@ async def test_a_provider_that_cannot_be_reached_or_is_another_one_is_named() ->
     form = (await found.browser().open("/sign-in")).page.form("/sign-in/with/corp")
     answer = await found.browser().submit(form)
     assert answer.status == 503
-    assert "provider cannot be reached" in answer.text
+    assert "Corp cannot be reached" in answer.text
 
 
 async def test_the_discovery_document_must_be_of_the_issuer(provider: Provider) -> None:
