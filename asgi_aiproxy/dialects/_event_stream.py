@@ -21,14 +21,18 @@ Both checksums are verified before anything of a message is used: the first befo
 believed, so that a broken length cannot make the framer wait for bytes that never come. What is
 complete before a broken message is returned first; the error is raised by the next call.
 
-The headers of one kind of event are always the same bytes, and sizes recur, so what these bytes
-mean is remembered.
+The bytes before a payload, the *lead*, recur: the headers of one kind of event are always the same,
+and so are many sizes. What a lead says is remembered for all streams, with its part of the second
+checksum. Where a lead ends is in its prelude; that it is as long as the one before it is tried
+first.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from struct import Struct
+from typing import Any
 from zlib import crc32
 
 from asgi_aiproxy import _json
@@ -38,26 +42,33 @@ from asgi_aiproxy.framing import MAX_FRAME
 MEDIA_TYPE = "application/vnd.amazon.eventstream"
 
 _PRELUDE = Struct("!III")
-_CHECKSUM = Struct("!I")
 _PRELUDE_BYTES, _CHECKSUM_BYTES = 12, 4
 _MAX_HEADERS_BYTES = 128 * 1024
-_MAX_KNOWN_HEADERS, _MAX_KEPT_HEADERS_BYTES, _MAX_KNOWN_PRELUDES = 64, 512, 256
+_MAX_KNOWN_LEADS, _MAX_KNOWN_LEAD_BYTES = 1024, 512
 # Sizes of header values by their type; strings and byte arrays begin with their length.
 _VALUE_SIZES = {0: 0, 1: 0, 2: 1, 3: 2, 4: 4, 5: 8, 8: 8, 9: 16}
 _BYTES, _STRING = 6, 7
 
+# What a lead says: the size of the message; what reads its payload and its checksum; the checksum
+# of the lead; what stands before and after the payload in the JSON text. Nothing after it: the
+# payload is not used. Nothing at all: the message has no meaning. (A plain tuple, as it is unpacked
+# for each event: other types take several times as long.)
+_Lead = tuple[int, Callable[[bytes, int], tuple[bytes, int]], int, bytes, bytes]
+
 
 class EventStreamFramer:
-    """Cuts a binary event stream; `limit` is the largest message in bytes."""
+    """Cuts a binary event stream; `limit` is the largest message in bytes.
 
-    def __init__(self, limit: int = MAX_FRAME) -> None:
+    The payloads of events of the type `bare` are returned without its name.
+    """
+
+    def __init__(self, limit: int = MAX_FRAME, *, bare: str = "") -> None:
         self._limit = limit
+        self._bare = _before(bare)
         self._buffer = bytearray()  # the beginning of a message
         self._needed = _PRELUDE_BYTES  # bytes in the buffer before there is something to do
+        self._lead_size = _PRELUDE_BYTES  # of the last message
         self._error: APIError | None = None
-        # What was verified and read before: sizes, and what surrounds the payload, by their bytes.
-        self._preludes: dict[bytes, tuple[int, int]] = {}
-        self._headers: dict[bytes, tuple[bytes, bytes]] = {}
 
     def feed(self, data: bytes) -> list[bytes]:
         """The JSON texts of the messages that `data` completes. Raises APIError."""
@@ -90,59 +101,85 @@ class EventStreamFramer:
 
     def _messages(self, data: bytes, found: list[bytes]) -> int:
         """Add the JSON texts of whole messages to `found`; return where the rest begins."""
-        at, size = 0, len(data)
-        known_preludes, known_headers = self._preludes, self._headers
+        at, size, bare, lead_size = 0, len(data), self._bare, self._lead_size
         while size - at >= _PRELUDE_BYTES:
-            headers_at = at + _PRELUDE_BYTES
-            prelude = data[at:headers_at]
-            total, headers_size = known_preludes.get(prelude) or self._read_prelude(prelude)
+            lead = _known_lead(data[at : at + lead_size])
+            if lead is None:
+                lead_size = self._check(data, at)
+                if not lead_size:
+                    return at
+                lead = _read_lead(data[at : at + lead_size])
+                self._lead_size = lead_size = min(lead_size, _MAX_KNOWN_LEAD_BYTES)
+            total, read, checksum, before, after = lead
             if at + total > size:
-                self._needed = total
+                self._wait(total)
                 return at
-            end = at + total - _CHECKSUM_BYTES
-            if _CHECKSUM.unpack_from(data, end)[0] != crc32(data[at:end]):
+            payload, expected = read(data, at)
+            if crc32(payload, checksum) != expected:
                 raise _broken("the checksum of an event is wrong")
-            payload_at = headers_at + headers_size
-            headers = data[headers_at:payload_at]
-            before, after = known_headers.get(headers) or self._around(headers)
-            if after:
-                found.append(before + (data[payload_at:end] or b"{}") + after)
+            if before == bare:
+                found.append(payload or b"{}")
+            elif after:
+                found.append(before + (payload or b"{}") + after)
             elif before:
                 found.append(before)
             at += total
         self._needed = _PRELUDE_BYTES
         return at
 
-    def _read_prelude(self, prelude: bytes) -> tuple[int, int]:
-        """The size of a message and of its headers. Raises APIError if they are invalid."""
+    def _check(self, data: bytes, at: int) -> int:
+        """The size of the lead of the message at `at`; 0 if the message is not complete.
+
+        Raises APIError if the message is damaged.
+        """
+        prelude = data[at : at + _PRELUDE_BYTES]
         total, headers_size, checksum = _PRELUDE.unpack(prelude)
         if crc32(prelude[:-_CHECKSUM_BYTES]) != checksum:
             raise _broken("the checksum of an event's length is wrong")
-        if headers_size > _MAX_HEADERS_BYTES or total > self._limit:
-            raise _broken(f"an event is larger than {self._limit} bytes")
+        if headers_size > _MAX_HEADERS_BYTES:
+            raise _broken(f"the headers of an event are larger than {_MAX_HEADERS_BYTES} bytes")
         if total < _PRELUDE_BYTES + headers_size + _CHECKSUM_BYTES:
             raise _broken("the length of an event is too small")
-        if len(self._preludes) < _MAX_KNOWN_PRELUDES:
-            self._preludes[prelude] = total, headers_size
-        return total, headers_size
+        self._wait(total)
+        end = at + total - _CHECKSUM_BYTES
+        if end + _CHECKSUM_BYTES > len(data):
+            return 0
+        if crc32(data[at:end]) != int.from_bytes(data[end : end + _CHECKSUM_BYTES]):
+            raise _broken("the checksum of an event is wrong")
+        return int(_PRELUDE_BYTES + headers_size)
 
-    def _around(self, headers: bytes) -> tuple[bytes, bytes]:
-        """What stands before and after the payload of a message with these headers."""
-        if len(headers) > _MAX_KEPT_HEADERS_BYTES:
-            return _around(headers)
-        around = _kept_around(headers)
-        if len(self._headers) < _MAX_KNOWN_HEADERS:
-            self._headers[headers] = around
-        return around
+    def _wait(self, total: int) -> None:
+        """Wait for the rest of a message of `total` bytes. Raises APIError if that is too large."""
+        if total > self._limit:
+            raise _broken(f"an event is larger than {self._limit} bytes")
+        self._needed = total
 
 
-def _around(data: bytes) -> tuple[bytes, bytes]:
-    """What stands before and after the payload in the JSON text of a message with these headers.
+def _read_lead(lead: bytes) -> _Lead:
+    """What a lead says whose prelude is valid. Raises APIError for invalid headers."""
+    total = _PRELUDE.unpack_from(lead)[0]
+    payload_size = total - len(lead) - _CHECKSUM_BYTES
+    read: Any = Struct(f"!{len(lead)}x{payload_size}sI").unpack_from
+    return total, read, crc32(lead), *_around(_read_headers(lead[_PRELUDE_BYTES:]))
 
-    Nothing after it: the payload is not used. Nothing at all: the message has no meaning. Raises
-    APIError for invalid headers.
-    """
-    headers = _read_headers(data)
+
+@lru_cache(maxsize=_MAX_KNOWN_LEADS)
+def _known_lead(data: bytes) -> _Lead | None:
+    """What a lead says; None if `data` are not exactly the bytes of a valid one."""
+    if len(data) <= _PRELUDE_BYTES:
+        return None
+    total, headers_size, checksum = _PRELUDE.unpack_from(data)
+    sized = len(data) == _PRELUDE_BYTES + headers_size and total >= len(data) + _CHECKSUM_BYTES
+    if not sized or crc32(data[: _PRELUDE_BYTES - _CHECKSUM_BYTES]) != checksum:
+        return None
+    try:
+        return _read_lead(data)
+    except APIError:
+        return None
+
+
+def _around(headers: dict[str, str]) -> tuple[bytes, bytes]:
+    """What stands before and after the payload in the JSON text of a message; see `_Lead`."""
     match headers.get(":message-type", "event"):
         case "event":
             name = headers.get(":event-type", "")
@@ -154,10 +191,11 @@ def _around(data: bytes) -> tuple[bytes, bytes]:
                 "message": headers.get(":error-message", ""),
             }
             return _json.dumps({"error": error}), b""
-    return (b"{" + _json.dumps(name) + b":", b"}") if name else (b"", b"")
+    return (_before(name), b"}") if name else (b"", b"")
 
 
-_kept_around = lru_cache(maxsize=_MAX_KNOWN_HEADERS)(_around)  # of all streams
+def _before(name: str) -> bytes:
+    return b"{" + _json.dumps(name) + b":"
 
 
 def _read_headers(data: bytes) -> dict[str, str]:

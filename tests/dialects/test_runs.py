@@ -34,7 +34,7 @@ def coze(text: str) -> dict[str, Any]:
 
 
 def bedrock(text: str) -> dict[str, Any]:
-    return {"contentBlockDelta": {"contentBlockIndex": 0, "delta": {"text": text}, "p": "abc"}}
+    return {"contentBlockIndex": 0, "delta": {"text": text}, "p": "abc"}
 
 
 def ollama(text: str) -> dict[str, Any]:

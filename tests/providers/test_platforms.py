@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from asgi_aiproxy import AnthropicShim, ConfigurationError, GeminiShim, OpenAIShim
+from asgi_aiproxy.dialects import HOSTED_ANTHROPIC
 from asgi_aiproxy.providers import Provider, bedrock_anthropic, vertex, vertex_anthropic
 from tests.support import asgi_client as asgi
 from tests.support.event_stream import event
@@ -85,6 +86,24 @@ async def test_a_stream_from_bedrock_is_anthropics_event_by_event(size: int) -> 
     assert str(upstream.requests[0].url).endswith("/invoke-with-response-stream")
     assert "stream" not in upstream.bodies[0]
     assert answer.body == CLAUDE
+
+
+@pytest.mark.parametrize(
+    ("inner", "framed"),
+    [
+        (b'{"index":0,"type":"ping"}', b'event: ping\ndata: {"index":0,"type":"ping"}\n\n'),
+        (b'{"type":"ping"}', b'event: ping\ndata: {"type":"ping"}\n\n'),
+        (b'{"type":\n"ping"}', b'event: ping\ndata: {"type":\ndata: "ping"}\n\n'),
+        (b'{"index":0}', b'data: {"index":0}\n\n'),
+        (b'{"type":7}', b'data: {"type":7}\n\n'),
+    ],
+    ids=["type last", "type first", "two lines", "no type", "type of another kind"],
+)
+def test_every_form_of_an_event_is_framed_with_its_type(inner: bytes, framed: bytes) -> None:
+    reframer = HOSTED_ANTHROPIC.reframer("application/vnd.amazon.eventstream")
+    assert reframer is not None
+    chunk = event("chunk", {"bytes": base64.b64encode(inner).decode(), "p": "abc"})
+    assert reframer.feed(chunk + chunk) == framed * 2
 
 
 async def test_a_stream_from_bedrock_reaches_other_client_apis() -> None:

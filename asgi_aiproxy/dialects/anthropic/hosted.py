@@ -29,6 +29,7 @@ from asgi_aiproxy.errors import APIError, ErrorKind, error_kind_for_status
 from asgi_aiproxy.framing import Framer, encode_frame
 
 _MODEL_FAILED = 424
+_MAX_KNOWN_TYPES = 16
 # Amazon's exceptions within a stream, as types of Anthropic's errors.
 _TYPES = {
     "throttlingException": "rate_limit_error",
@@ -39,20 +40,16 @@ _TYPES = {
 
 
 class _Chunk(msgspec.Struct, gc=False):
-    data: bytes = msgspec.field(name="bytes")  # decoded from base64
-
-
-class _ChunkEvent(msgspec.Struct, gc=False):
     """A binary event with one of Anthropic's; others are read untyped."""
 
-    chunk: _Chunk
+    data: bytes = msgspec.field(name="bytes")  # decoded from base64
 
 
 class _AnthropicEvent(msgspec.Struct, gc=False):
     type: str = ""
 
 
-_decode_chunks = msgspec.json.Decoder(list[_ChunkEvent]).decode
+_decode_chunks = msgspec.json.Decoder(list[_Chunk]).decode
 _anthropic_event = msgspec.json.Decoder(_AnthropicEvent)
 
 
@@ -107,14 +104,14 @@ class ChunkFramer:
     """Cuts Bedrock's binary event stream into Anthropic's events."""
 
     def __init__(self) -> None:
-        self._framer = EventStreamFramer()
+        self._framer = EventStreamFramer(bare="chunk")
 
     def feed(self, data: bytes) -> list[bytes]:
         """The events that `data` completes. Raises APIError for a damaged stream."""
         pieces = self._framer.feed(data)
         chunks = decode_run(_decode_chunks, pieces)
         if chunks:
-            return [event.chunk.data for event in chunks]
+            return [chunk.data for chunk in chunks]
         return [event for event in map(_unwrapped, pieces) if event is not None]
 
     def close(self) -> bytes | None:
@@ -127,38 +124,61 @@ class ChunkReframer:
 
     def __init__(self) -> None:
         self._framer = ChunkFramer()
+        self._starts: dict[bytes, bytes] = {}  # of events in the stream, by their first member
 
     def feed(self, data: bytes) -> bytes:
         """The event stream of the events that `data` completes. Raises APIError."""
-        return b"".join(map(_frame, self._framer.feed(data)))
+        events, known, start = self._framer.feed(data), self._starts.get, self._start
+        framed = b"".join(
+            [(known(each[: each.find(b",")]) or start(each)) + each + b"\n\n" for each in events]
+        )
+        if framed.count(b"\n") == 3 * len(events):
+            return framed
+        # JSON may have line breaks between its members, or no type.
+        return b"".join([encode_frame(event, _type(event)) for event in events])
 
     def close(self) -> bytes:
         """Nothing is left at the end. Raises APIError for an event cut short."""
         self._framer.close()
         return b""
 
+    def _start(self, event: bytes) -> bytes:
+        """What is written before an event. It is remembered if the first member is the type."""
+        kind = _type(event)
+        start = b"event: " + kind + b"\ndata: " if kind else b"data: "
+        first = event[: event.find(b",")]
+        if first == b'{"type":"' + kind + b'"' and len(self._starts) < _MAX_KNOWN_TYPES:
+            self._starts[first] = start
+        return start
+
+
+def _type(event: bytes) -> bytes:
+    """The type of one of Anthropic's events; empty if it has none."""
+    try:
+        return _json.typed(_anthropic_event, event).type.encode()
+    except msgspec.ValidationError:
+        return b""
+
 
 def _unwrapped(piece: bytes) -> bytes | None:
-    """Anthropic's event in one of Bedrock's; None for an event of another kind."""
-    ((name, payload),) = _json.loads(piece).items()
-    if name == "chunk":
-        try:
-            return base64.b64decode(payload["bytes"], validate=True)
-        except (binascii.Error, KeyError, TypeError) as error:
-            raise _parsing.truncated_response_error("an event has no valid content") from error
+    """Anthropic's event in one of Bedrock's; None if it has no meaning. Raises APIError."""
+    event = _json.loads(piece)
+    name, payload = next(iter(event.items()), ("", None))
+    if len(event) == 1 and isinstance(payload, dict):
+        return _error_event(name, payload)
+    try:
+        return base64.b64decode(event["bytes"], validate=True)
+    except (binascii.Error, KeyError, TypeError) as error:
+        raise _parsing.truncated_response_error("an event has no valid content") from error
+
+
+def _error_event(name: str, payload: dict[str, Any]) -> bytes | None:
+    """An event that is not a chunk as one of Anthropic's; None if it is not an error."""
     if name != "error" and not name.endswith("Exception"):
         return None
     message = _parsing.get_text(payload, "message") or f"The provider reported {name}."
     details = {"type": _TYPES.get(name, "api_error"), "message": message}
     return _json.dumps({"type": "error", "error": details})
-
-
-def _frame(event: bytes) -> bytes:
-    try:
-        kind = _json.typed(_anthropic_event, event).type
-    except msgspec.ValidationError:
-        kind = ""
-    return encode_frame(event, kind.encode())
 
 
 def _error_object(body: bytes) -> dict[str, Any] | None:

@@ -64,7 +64,7 @@ class Bedrock(OutboundDialect):
 
     def framer(self, media_type: str) -> Framer:
         """A binary event stream."""
-        return EventStreamFramer()
+        return EventStreamFramer(bare=streams.DELTA)
 
 
 BEDROCK_CONVERSE: Bedrock = Bedrock()

@@ -52,13 +52,10 @@ class _Delta(msgspec.Struct, frozen=True, gc=False):
     delta: _TextDelta
 
 
-class _TextEvent(msgspec.Struct, frozen=True, gc=False):
-    contentBlockDelta: _Delta  # noqa: N815 (as in the format)
-
-
-_decode_text_event = msgspec.json.Decoder(_TextEvent).decode
-_decode_text_events = msgspec.json.Decoder(list[_TextEvent]).decode
+_decode_text_delta = msgspec.json.Decoder(_Delta).decode
+_decode_text_deltas = msgspec.json.Decoder(list[_Delta]).decode
 _TEXT = Text()
+DELTA = "contentBlockDelta"  # the most frequent event, which is decoded without its name
 
 
 class Decoder:
@@ -80,12 +77,15 @@ class Decoder:
         """The neutral events of one event; raises APIError for an exception."""
         if self._started:
             try:
-                text = _decode_text_event(data).contentBlockDelta.delta.text
+                text = _decode_text_delta(data).delta.text
             except ValueError:
                 pass
             else:
                 return self._blocks.text(_TEXT, text) if text else ()
-        ((name, payload),) = _json.loads(data).items()
+        event = _json.loads(data)
+        if "delta" in event:
+            return list(self._event(DELTA, event))
+        ((name, payload),) = event.items()
         return list(self._event(name, payload))
 
     def run(self, pieces: list[bytes]) -> tuple[int, list[str], int] | None:
@@ -93,8 +93,7 @@ class Decoder:
         number = self._blocks.open_text
         if number is None:
             return None
-        events = decode_run(_decode_text_events, pieces)
-        texts = [event.contentBlockDelta.delta.text for event in events]
+        texts = [event.delta.text for event in decode_run(_decode_text_deltas, pieces)]
         return (number, texts, len(pieces)) if texts and all(texts) else None
 
     def whole(self, answer: dict[str, Any]) -> Iterator[Event]:
@@ -130,7 +129,7 @@ class Decoder:
             case "contentBlockStart":
                 yield from self._start()
                 yield from self._open(payload["contentBlockIndex"], payload.get("start") or {})
-            case "contentBlockDelta":
+            case _ if name == DELTA:
                 yield from self._start()
                 yield from self._delta(payload["contentBlockIndex"], payload["delta"])
             case "contentBlockStop":

@@ -19,9 +19,10 @@ from tests.support.stream_fixtures import cut
 
 START = event("messageStart", {"role": "assistant"})
 DELTA = event("contentBlockDelta", {"contentBlockIndex": 0, "delta": {"text": "Hel"}})
-STREAM = START + DELTA + event("contentBlockStop", {"contentBlockIndex": 0})
+STREAM = START + DELTA + DELTA + event("contentBlockStop", {"contentBlockIndex": 0})
 PIECES = [
     b'{"messageStart":{"role": "assistant"}}',
+    b'{"contentBlockDelta":{"contentBlockIndex": 0, "delta": {"text": "Hel"}}}',
     b'{"contentBlockDelta":{"contentBlockIndex": 0, "delta": {"text": "Hel"}}}',
     b'{"contentBlockStop":{"contentBlockIndex": 0}}',
 ]
@@ -43,6 +44,12 @@ def read(data: bytes, size: int) -> tuple[list[bytes], APIError | None]:
 
 def test_events_are_named_in_their_json() -> None:
     assert cut(EventStreamFramer(), [STREAM]) == PIECES
+
+
+def test_payloads_of_one_type_can_be_had_without_its_name() -> None:
+    framer = EventStreamFramer(bare="contentBlockDelta")
+    alone = b'{"contentBlockIndex": 0, "delta": {"text": "Hel"}}'
+    assert cut(framer, [STREAM]) == [PIECES[0], alone, alone, PIECES[3]]
 
 
 @given(st.lists(st.integers(0, len(STREAM)), max_size=8))
@@ -134,6 +141,15 @@ def test_exceptions_and_errors_are_events_too() -> None:
     assert [json.loads(piece) for piece in cut(EventStreamFramer(), [exception + error])] == [
         {"throttlingException": {"message": "Slow down."}},
         {"error": {"code": "InternalFailure", "message": "Oh."}},
+    ]
+
+
+def test_events_with_large_headers_are_read_like_others() -> None:
+    headers = {"padding": "x" * 600, ":event-type": "ping", ":message-type": "event"}
+    assert cut(EventStreamFramer(), [message(headers, b"[1]") * 2 + START]) == [
+        b'{"ping":[1]}',
+        b'{"ping":[1]}',
+        PIECES[0],
     ]
 
 
