@@ -272,6 +272,7 @@ THIRD: dict[str, set[str]] = {
     "providers.google_credentials": {"google"},
     "upstream.http1": {"httptools"},
     "upstream.reqwest": {"pyreqwest"},
+    "services.bounded_responses": {"httpx2"},
     "services.identity_providers": {"authlib", "httpx2"},
     "services.oidc": {"authlib", "joserfc"},
     "stores.redis.connection": {"redis"},

@@ -88,9 +88,10 @@ def format_usd(dollars: float | None) -> str:
     """Return an amount in US dollars: with cents, and up to six digits below a cent."""
     if dollars is None:
         return _NOTHING
-    if dollars == 0 or abs(dollars) >= 1:
-        return f"${dollars:,.2f}"
-    return "$" + f"{dollars:.6f}".rstrip("0").rstrip(".")
+    sign, size = "-" if dollars < 0 else "", abs(dollars)
+    if size == 0 or size >= 1:
+        return f"{sign}${size:,.2f}"
+    return f"{sign}$" + f"{size:.6f}".rstrip("0").rstrip(".")
 
 
 def format_cost(dollars: float | None) -> str:

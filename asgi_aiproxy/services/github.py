@@ -21,6 +21,9 @@ from asgi_aiproxy.services.sign_up import ExternalIdentity
 class GitHubProvider(OAuthProvider):
     """GitHub, or GitHub Enterprise Server.
 
+    GitHub has no parameter that requires a new sign-in: where the console confirms that it is still
+    the same person, GitHub lets it choose an account and may ask for no password.
+
     `url` is where browsers reach it, `api_url` its API; the other arguments are those of
     `OIDCProvider`. Raises ConfigurationError if an argument is invalid.
     """

@@ -5,11 +5,13 @@ of a `verifier`, all random and remembered here (`PendingAuthorization`). It com
 which is exchanged for tokens together with the verifier (PKCE, RFC 7636), over TLS and with the
 client's own secret. `oidc.py` and `github.py` say how the tokens become an identity.
 
-Access tokens are used once, here, and are not kept.
+Access tokens are used once, here, and are not kept. A provider is not trusted to end: answers have
+a maximum size, and each exchange with it a maximum time.
 """
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import logging
 import ssl
@@ -24,7 +26,8 @@ from asgi_aiproxy.upstream.connect import tls
 
 logger = logging.getLogger("asgi_aiproxy")
 
-_TIMEOUT_SECONDS = 10.0
+_TIMEOUT_SECONDS = 10.0  # of a request with its whole answer
+_MAX_ANSWER = 1024 * 1024  # bytes
 
 
 class PendingAuthorization(ConcealedStruct, frozen=True, kw_only=True):
@@ -93,12 +96,15 @@ class OAuthProvider:
         try:
             import httpx2
             from authlib.integrations import httpx_client  # type: ignore[import-untyped]
+
+            from asgi_aiproxy.services.bounded_responses import BoundedTransport
         except ImportError as error:
             raise ConfigurationError(
                 "Identity providers require: pip install 'asgi-aiproxy[accounts]'"
             ) from error
         self._library: Any = httpx_client
-        self._failures = (httpx2.HTTPError, httpx2.InvalidURL, ValueError)
+        self._transport = BoundedTransport
+        self._failures = (httpx2.HTTPError, httpx2.InvalidURL, ValueError, TimeoutError)
         self.name = name
         self.label = label or name
         self.issuer = issuer
@@ -125,10 +131,8 @@ class OAuthProvider:
             code_challenge_method="S256",
             timeout=_TIMEOUT_SECONDS,
             follow_redirects=False,
-            trust_env=False,
-            verify=self._tls,
-            proxy=self._proxy,
-            headers={"accept": "application/json"},
+            transport=self._transport(_MAX_ANSWER, verify=self._tls, proxy=self._proxy),
+            headers={"accept": "application/json", "accept-encoding": "identity"},
         )
 
     async def token(
@@ -139,13 +143,14 @@ class OAuthProvider:
         if not code:
             raise self.refused("the answer has no code")
         try:
-            token = await client.fetch_token(
-                url,
-                grant_type="authorization_code",
-                code=code,
-                code_verifier=pending.verifier,
-                redirect_uri=pending.redirect_uri,
-            )
+            async with asyncio.timeout(_TIMEOUT_SECONDS):
+                token = await client.fetch_token(
+                    url,
+                    grant_type="authorization_code",
+                    code=code,
+                    code_verifier=pending.verifier,
+                    redirect_uri=pending.redirect_uri,
+                )
         except self._library.OAuthError as error:
             raise self.refused(f"the code was refused: {error.error!r}") from error
         except self._failures as error:
@@ -157,7 +162,8 @@ class OAuthProvider:
     async def json(self, client: Any, url: str, *, authorized: bool = False) -> Any:
         """Fetch a JSON document. Raises APIError."""
         try:
-            response = await client.request("GET", url, withhold_token=not authorized)
+            async with asyncio.timeout(_TIMEOUT_SECONDS):
+                response = await client.request("GET", url, withhold_token=not authorized)
             response.raise_for_status()
             return response.json()
         except self._failures as error:

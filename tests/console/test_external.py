@@ -253,6 +253,25 @@ async def test_a_provider_that_cannot_be_reached_or_is_another_one_is_named() ->
     assert "Corp cannot be reached" in answer.text
 
 
+@pytest.mark.parametrize("path", ["/.well-known/openid-configuration", "/token", "/jwks"])
+@pytest.mark.parametrize("coding", ["", "gzip"])
+async def test_an_answer_without_an_end_is_not_kept(
+    provider: Provider, path: str, coding: str
+) -> None:
+    found = with_provider(provider)
+    browser = found.browser()
+    form = (await browser.open("/sign-in")).page.form("/sign-in/with/corp")
+    provider.endless, provider.coding, provider.sent = path, coding, 0
+    try:
+        answer = await browser.submit(form)
+        if answer.status == 200:  # it was sent to the provider
+            answer = await come_back(browser, await visit(leads_to(answer)))
+    finally:
+        provider.endless, provider.coding = "", ""
+    assert answer.status == 503
+    assert provider.sent < 16 * 1024 * 1024
+
+
 async def test_the_discovery_document_must_be_of_the_issuer(provider: Provider) -> None:
     found = with_provider(provider)
     served, provider.url = provider.url, "https://evil.test"

@@ -7,13 +7,15 @@ faulty or hostile provider would.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 from urllib.parse import urlencode
 
@@ -21,7 +23,7 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import rsa
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from asgi_aiproxy.testing.server import serve_in_thread
@@ -44,7 +46,8 @@ class Grant:
 @dataclass
 class Provider:
     """The provider. `url` is its issuer, `claims` change those of its ID tokens (None: left out),
-    `key` signs, `emails` are those of GitHub's API.
+    `key` signs, `emails` are those of GitHub's API. The answer at the path `endless` does not end;
+    `coding` is how it says that it is compressed.
     """
 
     url: str = ""
@@ -58,7 +61,25 @@ class Provider:
     tokens: set[str] = field(default_factory=set)
     requests: list[dict[str, str]] = field(default_factory=list)
     emails: list[dict[str, Any]] = field(default_factory=list)
+    endless: str = ""
+    coding: str = ""
+    sent: int = 0  # bytes of answers without an end
 
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope.get("path") != self.endless or not self.endless:
+            await self.app(scope, receive, send)
+            return
+        headers = {"content-encoding": self.coding} if self.coding else {}
+        endless = StreamingResponse(self.pieces(), headers=headers, media_type="application/json")
+        await endless(scope, receive, send)
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        while True:
+            self.sent += 65_536
+            yield b" " * 65_536
+            await asyncio.sleep(0)  # a server that is not waiting notices that the client has left
+
+    @cached_property
     def app(self) -> Starlette:
         return Starlette(
             routes=[
@@ -183,5 +204,5 @@ class Provider:
 def identity_provider() -> Iterator[Provider]:
     """Serve a provider on this machine."""
     provider = Provider()
-    with serve_in_thread(provider.app()) as provider.url:
+    with serve_in_thread(provider) as provider.url:
         yield provider
