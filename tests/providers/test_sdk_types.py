@@ -120,6 +120,7 @@ async def test_vendors_get_only_what_their_sdk_declares(
 
 
 HI = [{"role": "user", "content": "Hi"}]
+COZE_HI = [{**HI[0], "content_type": "text"}]
 GOOD: dict[str, Any] = {
     "openai": {"model": "m", "messages": HI},
     "openai-responses": {"input": HI},
@@ -131,20 +132,21 @@ GOOD: dict[str, Any] = {
     "groq": {"model": "m", "messages": HI},
     "cerebras": {"model": "m", "messages": HI},
     "ollama": {"model": "m", "messages": HI},
-    "coze": {"bot_id": "1", "user_id": "u"},
+    "coze": {"bot_id": "1", "user_id": "u", "stream": True, "additional_messages": COZE_HI},
 }
-# Bedrock and the Responses API also accept requests that are stored under an id.
-OPTIONAL = {"stream", "input"}
+# Bedrock and the Responses API also accept requests that are stored under an id, Coze those of a
+# conversation that it keeps.
+OPTIONAL = {"stream", "input", "additional_messages"}
 
 
 @pytest.mark.parametrize("vendor", CHECKS)
 def test_the_checks_refuse_what_is_not_declared(vendor: str) -> None:
     path, good = "/model/m/converse", GOOD[vendor]
-    turns = next((name for name, value in good.items() if isinstance(value, list)), "")
+    turns = next(name for name, value in good.items() if isinstance(value, list))
     assert refusal(vendor, path, good) == ""
     assert "unknown member" in refusal(vendor, path, {**good, "x_unknown": 1})
-    assert "is not" in refusal(vendor, path, {**good, turns or "bot_id": 7})
-    assert refusal(vendor, path, {**good, turns or "stream": [{**HI[0], "x_unknown": 1}]})
+    assert "is not" in refusal(vendor, path, {**good, turns: 7})
+    assert refusal(vendor, path, {**good, turns: [{**HI[0], "x_unknown": 1}]})
     for name in good.keys() - (OPTIONAL | ({"messages"} if vendor == "bedrock" else set())):
         rest = {member: value for member, value in good.items() if member != name}
         assert "missing member" in refusal(vendor, path, rest)

@@ -52,7 +52,7 @@ def misfit(value: Any, kind: Any, where: str = "") -> str:
     """Where JSON does not fit the type of an SDK, and why; empty if it fits."""
     if isinstance(kind, Members):
         return _object(value, kind, where)
-    kind = _plain(kind)
+    kind = plain_type(kind)
     if kind in (Any, object):
         return ""
     if kind in _SCALARS:
@@ -237,7 +237,7 @@ _NOT_REQUIRED = (typing.NotRequired, typing_extensions.NotRequired)
 _QUALIFIERS = (*_REQUIRED, *_NOT_REQUIRED, typing_extensions.ReadOnly)
 
 
-def _plain(hint: Any) -> Any:
+def plain_type(hint: Any) -> Any:
     """A type without annotations and names of its own."""
     while True:
         origin, arguments = typing_extensions.get_origin(hint), typing_extensions.get_args(hint)

@@ -1,13 +1,13 @@
 """Chat requests of vendors as their official SDKs declare them: `refusal` is what a vendor that
 enforces it would say of a request.
-
-Coze has no SDK with types of requests; its members are from its documentation.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict
 from urllib.parse import unquote
 
@@ -60,31 +60,32 @@ OLLAMA_CHAT = Members(
 _SAMPLING = Members(temperature=(float, False), top_p=(float, False), top_k=(int, False))
 
 
-class CozeMessage(TypedDict):
-    """https://www.coze.com/open/docs/developer_guides/chat_v3"""
-
-    role: Literal["user", "assistant"]
-    content: NotRequired[str]
-    content_type: NotRequired[Literal["text", "object_string", "card"]]
-    type: NotRequired[
-        Literal["question", "answer", "function_call", "tool_response", "tool_output"]
-    ]
-    meta_data: NotRequired[dict[str, str]]
+# What Coze's SDK declares: written by `scripts/coze_types.py`, because the SDK cannot be installed
+# beside the other packages of the tests.
+_COZE_TABLE: dict[str, Any] = json.loads(Path(__file__).with_name("coze_types.json").read_text())
+COZE_EVENTS: dict[str, str] = _COZE_TABLE["events"]
+# Types of messages and contents that are only in answers, as the SDK says in its comments.
+_COZE_ANSWERS = {"", "follow_up", "verbose", "card", "audio"}
 
 
-class CozeChat(TypedDict):
-    """https://www.coze.com/open/docs/developer_guides/chat_v3"""
+@cache
+def coze(name: str, *, sent: bool = False) -> Members:
+    """An object of Coze's; `sent`: with the words that a request may have."""
+    members = _COZE_TABLE[name].items()
+    return Members({member: (_coze(kind, sent), needed) for member, (kind, needed) in members})
 
-    bot_id: str
-    user_id: str
-    additional_messages: NotRequired[list[CozeMessage]]
-    stream: NotRequired[bool]
-    custom_variables: NotRequired[dict[str, str]]
-    auto_save_history: NotRequired[bool]
-    meta_data: NotRequired[dict[str, str]]
-    extra_params: NotRequired[dict[str, str]]
-    parameters: NotRequired[dict[str, Any]]
-    enable_card: NotRequired[bool]
+
+def _coze(kind: Any, sent: bool) -> Any:
+    match kind:
+        case [item]:
+            return list[_coze(item, sent)]  # type: ignore[misc]
+        case {"*": item}:
+            return dict[str, _coze(item, sent)]  # type: ignore[misc]
+        case {"of": name}:
+            return coze(name, sent=sent)
+        case {"enum": words}:
+            return Literal[tuple(w for w in words if not (sent and w in _COZE_ANSWERS))]
+    return {"str": str, "int": int, "bool": bool, "any": Any}[kind]
 
 
 Check = Callable[[str, Any], str]  # of a path and a body: why it is refused; empty if it is not
@@ -128,6 +129,16 @@ def _anthropic(path: str, body: Any) -> str:
     return misfit(rest, MessageCreateParams) or misfit(sampling, _SAMPLING)
 
 
+def _coze_request(path: str, body: Any) -> str:
+    if path.endswith("/submit_tool_outputs"):
+        outputs = Members(
+            tool_outputs=(list[coze("ToolOutput")], True),  # type: ignore[misc]
+            stream=(bool, True),
+        )
+        return misfit(body, outputs)
+    return misfit(body, coze("ChatRequest", sent=True))
+
+
 CHECKS: dict[str, Check] = {
     "openai": _openai,
     "openai-responses": _of(ResponseCreateParams),
@@ -139,7 +150,7 @@ CHECKS: dict[str, Check] = {
     "groq": _of(GroqChat),
     "cerebras": _of(CerebrasChat),
     "ollama": _of(OLLAMA_CHAT),
-    "coze": _of(CozeChat),
+    "coze": _coze_request,
 }
 
 
