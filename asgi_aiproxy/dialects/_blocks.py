@@ -34,6 +34,7 @@ from asgi_aiproxy.messages import (
     Event,
     Extra,
     Reasoning,
+    StopReason,
     Text,
     ToolCall,
 )
@@ -117,6 +118,18 @@ class Blocks:
     def open_text(self) -> int | None:
         """The index of the open block of text; None if none, or one of another kind, is open."""
         return self._text_index if self._kind is Text else None
+
+    def stop_reason(self, stop: StopReason) -> StopReason:
+        """The stop reason that goes with the blocks: `TOOLS` only if there are tool calls.
+
+        Some vendors end calls like texts, or end with a word for calls after one that is not the
+        client's.
+        """
+        if self.called and stop is StopReason.END:
+            return StopReason.TOOLS
+        if not self.called and stop is StopReason.TOOLS:
+            return StopReason.END
+        return stop
 
     def has(self, key: Hashable) -> bool:
         """Whether the tool call with this key has started."""

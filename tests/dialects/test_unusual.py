@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from functools import cache
 
 import pytest
@@ -12,11 +11,11 @@ from asgi_aiproxy.dialects import OpenAICompletions
 from asgi_aiproxy.dialects.base import InboundDialect
 from asgi_aiproxy.errors import APIError
 from asgi_aiproxy.messages import Message, Request, Text, Tool, fold, unfold
-from asgi_aiproxy.translate import NativeStreamTranslator, StreamTranslator, Translator
+from asgi_aiproxy.translate import NativeStreamTranslator, StreamTranslator
 from tests.dialects.unusual import CASES, Case
 from tests.dialects.unusual.meaning import check, knows
 from tests.support.readers import READERS, sdk
-from tests.support.stream_fixtures import cut, decode, faces, languages
+from tests.support.stream_fixtures import cut, decode, faces, languages, translated
 
 REQUEST = Request(
     model="m",
@@ -34,17 +33,6 @@ def face_of(name: str) -> InboundDialect:
     if name == "openai_completions":
         return OpenAICompletions(now=lambda: 1.0, new_id=lambda: "cmpl-new")
     return faces()[name]
-
-
-def translated(translator: Translator, parts: Iterable[bytes]) -> tuple[bytes, APIError | None]:
-    """What the client gets, and the error that ended it."""
-    out = b""
-    try:
-        for part in parts:
-            out += translator.feed(part)
-        return out + translator.close(), None
-    except APIError as error:
-        return out + translator.fail(error), error
 
 
 def translator(case: Case, face: str) -> StreamTranslator:

@@ -49,7 +49,7 @@ from asgi_aiproxy.messages import (
     check,
     fold,
 )
-from asgi_aiproxy.translate import malformed_response_error
+from asgi_aiproxy.translate import Translator, malformed_response_error
 from tests.support.event_stream import encode_lines
 
 HERE = Path(__file__).parents[1]
@@ -235,3 +235,14 @@ def read(language: OutboundDialect, framer: Framer, data: bytes) -> Response:
     if error is not None:
         raise error
     return fold(events)
+
+
+def translated(translator: Translator, parts: Iterable[bytes]) -> tuple[bytes, APIError | None]:
+    """What the client gets, and the error that ended it."""
+    out = b""
+    try:
+        for part in parts:
+            out += translator.feed(part)
+        return out + translator.close(), None
+    except APIError as error:
+        return out + translator.fail(error), error

@@ -46,8 +46,8 @@ STOP_REASONS = {
 
 
 def stop_reason(stop: StopReason, word: str, called: bool) -> str:
-    """Anthropic's stop reason; `word`, that of the provider, if it is one of them."""
-    if word in STOPS or word == "pause_turn":
+    """Anthropic's stop reason; that of the provider (`word`) if it is one of them for `stop`."""
+    if STOPS.get(word) is stop or word == "pause_turn":
         return "tool_use" if called and word == "end_turn" else word
     if called and stop in (StopReason.END, StopReason.OTHER):
         return "tool_use"

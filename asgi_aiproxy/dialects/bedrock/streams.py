@@ -117,9 +117,7 @@ class Decoder:
         if self._reason in _FAILURES and not self._blocks.answered:
             raise _parsing.failed(self._reason)
         self.ended = True
-        stop = _STOPS.get(self._reason, StopReason.OTHER)
-        if self._blocks.called and stop is StopReason.END:
-            stop = StopReason.TOOLS
+        stop = self._blocks.stop_reason(_STOPS.get(self._reason, StopReason.OTHER))
         return [*self._end_block(), *self._blocks.end(), MessageEnd(stop, self.usage, self._reason)]
 
     def _event(self, name: str, payload: dict[str, Any]) -> Iterator[Event]:
@@ -174,7 +172,7 @@ class Decoder:
             case {"reasoningContent": dict(content)}:
                 yield from self._reasoning(content)
             case {"citation": dict(citation)}:
-                self._citations.append(_citation(citation))
+                self._citations += _citations([citation])
             case {"image": {"source": {"bytes": str(data)}}} if self._image is not None:
                 self._image[1].append(data)
 
@@ -219,7 +217,7 @@ class Decoder:
                 for piece in _parsing.objects(content.get("content")):
                     if text := _parsing.get_text(piece, "text"):
                         yield from self._blocks.text(_TEXT, text)
-                self._citations += map(_citation, _parsing.objects(content.get("citations")))
+                self._citations += _citations(content.get("citations"))
             case {"image": {"format": str(kind), "source": {"bytes": str(data)}}}:
                 yield from self._blocks.single(_image(kind, data))
         yield from self._end_block()
@@ -248,13 +246,15 @@ def _image(kind: str, data: str) -> Media:
     return Media(kind="image", media_type=f"image/{kind}", data=data)
 
 
-def _citation(citation: dict[str, Any]) -> Citation:
-    location = citation.get("location") or {}
-    source = _parsing.get_text(citation, "source")
-    url = source if source.startswith(("https://", "http://")) else ""  # of search results
-    texts = (_parsing.get_text(c, "text") for c in _parsing.objects(citation.get("sourceContent")))
-    return Citation(
-        url=_parsing.get_text(location.get("web"), "url") or url,
-        title=_parsing.get_text(citation, "title") or source,
-        quote="".join(texts),
-    )
+def _citations(found: Any) -> Iterator[Citation]:
+    """Read citations of pages and documents. Their `location` is in the source, not in the text."""
+    for citation in _parsing.objects(found):
+        page = (citation.get("location") or {}).get("web")
+        source = _parsing.get_text(citation, "source")
+        linked = source.startswith(("https://", "http://"))  # of search results
+        url = _parsing.get_text(page, "url") or (source if linked else "")
+        title = _parsing.get_text(citation, "title") or source or _parsing.get_text(page, "domain")
+        if url or title:
+            pieces = _parsing.objects(citation.get("sourceContent"))
+            quote = "".join([_parsing.get_text(piece, "text") for piece in pieces])
+            yield Citation(url=url, title=title, quote=quote)

@@ -42,11 +42,13 @@ _STOPS = {
     "ERROR_TOXIC": StopReason.FILTER,
     "CONTENT_FILTERED": StopReason.FILTER,
 }
+# Generation failed, and what there is of the answer is incomplete.
 _FAILURES = frozenset({"ERROR", "TIMEOUT", "ERROR_LIMIT", "USER_CANCEL"})
 
 
 class _Text(msgspec.Struct, frozen=True, gc=False):
     text: str
+    thinking: None = None
 
 
 class _Message(msgspec.Struct, frozen=True, gc=False):
@@ -128,11 +130,11 @@ class Decoder:
         """The end of the message; raises APIError if the response is incomplete."""
         if self._reason is None:
             raise _parsing.truncated_response_error("the stream ended without a finish reason")
-        if self._reason in _FAILURES and not self._blocks.answered:
+        if self._reason in _FAILURES and self._blocks.answered:
+            raise _parsing.truncated_response_error(f"generation ended with {self._reason}")
+        if self._reason in _FAILURES:
             raise _parsing.failed(self._reason)
-        stop = _STOPS.get(self._reason, StopReason.OTHER)
-        if self._blocks.called and stop is StopReason.END:
-            stop = StopReason.TOOLS
+        stop = self._blocks.stop_reason(_STOPS.get(self._reason, StopReason.OTHER))
         self.ended = True
         return [
             *self._take_citations(),
@@ -204,15 +206,17 @@ class Decoder:
         """
         given = [citations] if isinstance(citations, dict) else citations
         for citation in _parsing.objects(given):
-            if citation.get("type") in (None, "TEXT_CONTENT"):  # not those of plans and reasoning
-                self._citations += self._read_citation(citation)
+            kind = citation.get("type")
+            if kind != "THINKING_CONTENT":  # reasoning has no citations in other APIs
+                begins = 0 if kind == "PLAN" else self._plan_length
+                self._citations += self._read_citation(citation, begins)
 
     def _take_citations(self) -> Sequence[Event]:
         found, self._citations = tuple(self._citations), []
         return self._blocks.cite(found) if found else ()
 
-    def _read_citation(self, citation: dict[str, Any]) -> Iterator[Citation]:
-        """One citation for each source."""
+    def _read_citation(self, citation: dict[str, Any], begins: int) -> Iterator[Citation]:
+        """One citation for each source; its text begins after `begins` characters."""
         start, end = citation.get("start"), citation.get("end")
         for source in _parsing.objects(citation.get("sources")):
             found = source.get("document") or source.get("tool_output") or {}
@@ -220,8 +224,8 @@ class Decoder:
                 url=_parsing.get_text(found, "url"),
                 title=_parsing.get_text(found, "title") or _parsing.get_text(source, "id"),
                 quote=_parsing.get_text(citation, "text"),
-                start=start + self._plan_length if isinstance(start, int) else None,
-                end=end + self._plan_length if isinstance(end, int) else None,
+                start=begins + start if isinstance(start, int) else None,
+                end=begins + end if isinstance(end, int) else None,
             )
 
     def _finish(self, end: Mapping[str, Any]) -> None:

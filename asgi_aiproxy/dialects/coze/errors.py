@@ -48,7 +48,7 @@ def to_api_error(error: Any, status: int = 0) -> APIError:
     shown = _parsing.client_status(status, kind)
     return APIError(
         kind,
-        message or f"The provider reported the error {code}.",
+        message or f"The provider reported {f'the error {code}' if code else 'an error'}.",
         status=_CONFLICT if code == _CONVERSATION_IS_BUSY else shown,
         param="model" if kind is ErrorKind.NOT_FOUND else None,
         upstream_status=status if status >= 400 else None,

@@ -2,9 +2,11 @@
 
 https://www.coze.com/open/docs/developer_guides/chat_v3 (streaming response)
 
-A chat has messages of several types. `answer` is the text for the client, in deltas and then once
-more as a whole. `function_call`, `tool_output`, `tool_response` and `verbose` report what the bot
-does itself. `follow_up` messages are suggested questions.
+A chat has messages of several types. `answer` is what the client gets, in deltas and then as a
+whole. `function_call`, `tool_output`, `tool_response` and `verbose` report what the bot does.
+`follow_up` messages are suggested questions. An answer of texts and files is JSON, which is only
+read when it is whole. The sound of an answer (`conversation.audio.delta`) is left out: it repeats
+the text.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from asgi_aiproxy.messages import (
     Usage,
 )
 
+_ANSWERS = ("answer", "", None)  # types of messages
 _STOPS = {"completed": StopReason.END, "requires_action": StopReason.TOOLS}
 
 
@@ -37,6 +40,7 @@ class _Answer(msgspec.Struct, frozen=True, gc=False):
     id: str
     type: Literal["answer"]
     content: str
+    content_type: Literal["text"] = "text"
     reasoning_content: Literal[""] = ""
 
 
@@ -49,6 +53,7 @@ class _DeltaEvent(msgspec.Struct, frozen=True, gc=False):
 _decode_delta = msgspec.json.Decoder(_DeltaEvent).decode
 _decode_deltas = msgspec.json.Decoder(list[_DeltaEvent]).decode
 _TEXT = Text()
+_OBJECTS = "object_string"  # the type of contents with texts and files
 
 
 class Decoder:
@@ -64,7 +69,9 @@ class Decoder:
         self._status = ""
         self._conversation: dict[str, Any] = {}
         self._follow_ups: list[str] = []
-        self._streamed: set[str] = set()  # ids of messages that came in deltas
+        # Ids of messages whose text, and whose reasoning, came in deltas.
+        self._streamed: set[str] = set()
+        self._reasoned: set[str] = set()
 
     def feed(self, data: bytes) -> Sequence[Event]:
         """The neutral events of one event; raises APIError for an error."""
@@ -104,7 +111,7 @@ class Decoder:
                 "the stream ended before the chat was completed"
             )
         self.ended = True
-        stop = _STOPS.get(self._status, StopReason.OTHER)
+        stop = self._blocks.stop_reason(_STOPS.get(self._status, StopReason.OTHER))
         extra = {NAME: {"follow_ups": self._follow_ups}} if self._follow_ups else {}
         kept = str(self._conversation.get("conversation_id") or "")
         end = MessageEnd(stop, self.usage, self._status, extra=extra, conversation=kept)
@@ -122,8 +129,9 @@ class Decoder:
                 yield from self._start(payload)
                 if isinstance(usage := payload.get("usage"), dict):
                     self.usage = decode_usage(usage)
-                yield from self._calls(payload.get("required_action") or {})
                 self._status = name.rpartition(".")[2]
+                if self._status == "requires_action":
+                    yield from self._calls(payload.get("required_action") or {})
             case "conversation.chat.failed" | "conversation.chat.canceled":
                 error = payload.get("last_error") or {}
                 if not error.get("msg"):
@@ -151,20 +159,44 @@ class Decoder:
         yield MessageStart(str(chat_id), "")
 
     def _delta(self, message: dict[str, Any]) -> Iterator[Event]:
-        if message.get("type") != "answer":
+        if message.get("type") not in _ANSWERS:
             return
-        if thought := _parsing.get_text(message, "reasoning_content"):
-            yield from self._blocks.text(Reasoning(), thought)
-        if text := _parsing.get_text(message, "content"):
+        yield from self._reasoning(message)
+        text = _parsing.get_text(message, "content")
+        if text and message.get("content_type") != _OBJECTS:
             self._streamed.add(_parsing.get_text(message, "id"))
-            yield from self._blocks.text(Text(), text)
+            yield from self._blocks.text(_TEXT, text)
+
+    def _reasoning(self, message: dict[str, Any]) -> Iterator[Event]:
+        if thought := _parsing.get_text(message, "reasoning_content"):
+            self._reasoned.add(_parsing.get_text(message, "id"))
+            yield from self._blocks.text(Reasoning(), thought)
 
     def _completed(self, message: dict[str, Any]) -> Iterator[Event]:
+        """What the deltas of a message did not have."""
+        message_id, text = (_parsing.get_text(message, name) for name in ("id", "content"))
         match message.get("type"):
-            case "answer" if _parsing.get_text(message, "id") not in self._streamed:
-                yield from self._delta(message)
             case "follow_up":
-                self._follow_ups.append(_parsing.get_text(message, "content"))
+                self._follow_ups.append(text)
+            case kind if kind in _ANSWERS:
+                if message_id not in self._reasoned:
+                    yield from self._reasoning(message)
+                if message_id not in self._streamed:
+                    objects = message.get("content_type") == _OBJECTS
+                    yield from self._objects(text) if objects else self._text(text)
+
+    def _text(self, text: str) -> Sequence[Event]:
+        return self._blocks.text(_TEXT, text) if text else ()
+
+    def _objects(self, content: str) -> Iterator[Event]:
+        """The parts of an answer of texts and files; each file as a line with its address."""
+        try:
+            parts = _parsing.objects(_json.loads(content))
+        except ValueError:
+            parts = [{"text": content}]
+        for part in parts:
+            url = _parsing.get_text(part, "file_url")
+            yield from self._text(f"\n{url}\n" if url else _parsing.get_text(part, "text"))
 
     def _calls(self, action: dict[str, Any]) -> Iterator[Event]:
         outputs = action.get("submit_tool_outputs") or {}

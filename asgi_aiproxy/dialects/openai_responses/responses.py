@@ -16,6 +16,7 @@ from asgi_aiproxy import _json
 from asgi_aiproxy.dialects import _parsing
 from asgi_aiproxy.dialects._blocks import with_unique_ids
 from asgi_aiproxy.dialects.openai_chat.errors import read_error
+from asgi_aiproxy.dialects.openai_responses.annotations import decode_citations, encode_citation
 from asgi_aiproxy.dialects.openai_responses.reasoning import encode_carrier
 from asgi_aiproxy.dialects.openai_responses.schemas import NAME
 from asgi_aiproxy.dialects.openai_responses.tools import (
@@ -31,7 +32,6 @@ from asgi_aiproxy.dialects.openai_responses.tools import (
 from asgi_aiproxy.errors import APIError, ErrorKind
 from asgi_aiproxy.messages import (
     Block,
-    Citation,
     Extra,
     Media,
     Opaque,
@@ -64,8 +64,7 @@ def decode_response(body: bytes) -> Response:
         raise _parsing.unparsable_response_error(200, body)
     raise_error(answer)
     output = require_output(answer, body)
-    found = (block for item in _parsing.objects(output) for block in decode_item(item))
-    blocks = tuple(with_unique_ids(found))
+    blocks = tuple(with_unique_ids(_decode_items(output)))
     called = any(isinstance(block, ToolCall) for block in blocks)
     stop, word = stop_reason(answer, called)
     return Response(
@@ -107,15 +106,26 @@ def stop_reason(answer: dict[str, Any], called: bool) -> tuple[StopReason, str]:
     return (StopReason.TOOLS if called else StopReason.END), "completed"
 
 
-def decode_item(item: dict[str, Any]) -> Iterator[Block]:
-    """The blocks of one complete item of `output`."""
+def _decode_items(output: list[Any]) -> Iterator[Block]:
+    begins = 0  # characters of text before the item
+    for item in _parsing.objects(output):
+        for block in decode_item(item, begins):
+            begins += len(block.text) if isinstance(block, Text) else 0
+            yield block
+
+
+def decode_item(item: dict[str, Any], begins: int = 0) -> Iterator[Block]:
+    """The blocks of one complete item of `output`, before which the answer has `begins` characters
+    of text.
+    """
     match item.get("type"):
         case "message":
             for part in _parsing.objects(item.get("content")):
                 if part.get("type") == "refusal":
                     yield Refusal(_parsing.get_text(part, "refusal"))
                 elif text := _parsing.get_text(part, "text"):
-                    yield Text(text, tuple(decode_citations(part.get("annotations"))))
+                    yield Text(text, tuple(decode_citations(part.get("annotations"), begins)))
+                    begins += len(text)
         case "reasoning":
             text = reasoning_text(item)
             extra = reasoning_extra(item)
@@ -166,21 +176,6 @@ def reasoning_extra(item: dict[str, Any]) -> Extra:
     if item_id and ":" not in content:  # a carrier of another vendor has no item id
         found["id"] = item_id
     return {NAME: found}
-
-
-def decode_citations(annotations: Any) -> Iterator[Citation]:
-    """Read the citations in `annotations`."""
-    for annotation in _parsing.objects(annotations):
-        if annotation.get("type") == "url_citation":
-            start, end = annotation.get("start_index"), annotation.get("end_index")
-            yield Citation(
-                url=_parsing.get_text(annotation, "url"),
-                title=_parsing.get_text(annotation, "title"),
-                start=start if isinstance(start, int) else None,
-                end=end if isinstance(end, int) else None,
-            )
-        elif name := _parsing.get_text(annotation, "filename"):
-            yield Citation(title=name)
 
 
 def decode_usage(usage: Any) -> Usage | None:
@@ -300,21 +295,23 @@ def encode_items(response: Response, request: Request, ids: Ids) -> Iterator[dic
     content: list[dict[str, Any]] = []
     carriers: list[str] = []
     refusal = Refusal(response.refusal) if response.refusal else None
+    begins = 0  # characters of text before the block
     for block in (*response.blocks, *((refusal,) if refusal is not None else ())):
-        if isinstance(block, Text | Refusal) and not carriers:
-            content.append(encode_part(block))
-            if isinstance(block, Text) and (carrier := encode_carrier(block, block.extra)):
-                carriers.append(carrier)
-            continue
-        if content:
-            yield message_item(ids.item("msg"), content, status)
-            content = []
-        yield from (carrier_item(ids.item("rs"), carrier) for carrier in carriers)
-        carriers = []
+        said = isinstance(block, Text | Refusal)
+        if not said or carriers:
+            if content:
+                yield message_item(ids.item("msg"), content, status)
+                content = []
+            yield from (carrier_item(ids.item("rs"), carrier) for carrier in carriers)
+            carriers = []
         if isinstance(block, Text | Refusal):
-            content.append(encode_part(block))
-            continue
-        yield from encode_item(block, tools, ids)
+            content.append(encode_part(block, begins))
+        if isinstance(block, Text):
+            begins += len(block.text)
+            if carrier := encode_carrier(block, block.extra):
+                carriers.append(carrier)
+        if not said:
+            yield from encode_item(block, tools, ids)
     if content:
         yield message_item(ids.item("msg"), content, status)
     yield from (carrier_item(ids.item("rs"), carrier) for carrier in carriers)
@@ -355,27 +352,16 @@ def message_item(id: str, content: list[dict[str, Any]], status: str) -> dict[st
     }
 
 
-def encode_part(block: Text | Refusal) -> dict[str, Any]:
-    """A part of a message."""
+def encode_part(block: Text | Refusal, begins: int = 0) -> dict[str, Any]:
+    """A part of a message, before which the answer has `begins` characters of text."""
     if isinstance(block, Refusal):
         return {"type": "refusal", "refusal": block.text}
     size = len(block.text)
     return {
         "type": "output_text",
         "text": block.text,
-        "annotations": [encode_citation(citation, size) for citation in block.citations],
+        "annotations": [encode_citation(citation, begins, size) for citation in block.citations],
         "logprobs": [],
-    }
-
-
-def encode_citation(citation: Citation, size: int) -> dict[str, Any]:
-    """A member of `annotations`; without positions of its own it covers the whole part."""
-    return {
-        "type": "url_citation",
-        "start_index": 0 if citation.start is None else citation.start,
-        "end_index": size if citation.end is None else citation.end,
-        "url": citation.url,
-        "title": citation.title,
     }
 
 

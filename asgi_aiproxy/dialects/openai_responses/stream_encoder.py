@@ -80,6 +80,7 @@ class Encoder:
         self._output: list[dict[str, Any]] = []
         self._open: dict[int, _Part] = {}
         self._message: int | None = None  # the index of the open message item
+        self._position = 0  # characters of text in blocks that have ended
         self._answer = responses.envelope(request, self._ids.response, request.model, created)
 
     def feed(self, event: Event) -> bytes:
@@ -233,7 +234,9 @@ class Encoder:
         self, part: _Part, text: str, citations: tuple[Citation, ...], extra: Extra
     ) -> bytes:
         refused = isinstance(part.block, Refusal)
-        whole = responses.encode_part(Refusal(text) if refused else Text(text, citations))
+        said: Text | Refusal = Refusal(text) if refused else Text(text, citations)
+        whole = responses.encode_part(said, self._position)
+        self._position += 0 if refused else len(text)
         self._output[part.index]["content"][part.content_index] = whole
         out, quoted = b"", _json.quote(text)
         for at, annotation in enumerate(whole.get("annotations", ())):

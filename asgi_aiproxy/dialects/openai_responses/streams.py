@@ -7,6 +7,7 @@ https://platform.openai.com/docs/api-reference/responses-streaming
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from asgi_aiproxy.dialects import _parsing
 from asgi_aiproxy.dialects._blocks import CallIds
 from asgi_aiproxy.dialects.openai_chat.errors import read_error
 from asgi_aiproxy.dialects.openai_responses import responses, schemas
+from asgi_aiproxy.dialects.openai_responses.annotations import decode_citations
 from asgi_aiproxy.dialects.openai_responses.schemas import NAME
 from asgi_aiproxy.dialects.openai_responses.tools import arguments_text, decode_call
 from asgi_aiproxy.messages import (
@@ -66,6 +68,7 @@ class Decoder:
         self._started_keys: dict[Hashable, None] = {}  # keys of blocks that have started, in order
         self._spoke = False  # whether there is any text or refusal
         self._cited: set[Hashable] = set()  # keys of texts whose citations are known
+        self._lengths: dict[Hashable, int] = {}  # in characters, of texts that are complete
         self._call_ids: set[str] = set()  # of calls that have started
         self._ids = CallIds()
         self._inputs: dict[
@@ -156,10 +159,12 @@ class Decoder:
             case "response.output_item.done":
                 yield from self._done(index, _object(event.get("item")))
             case "response.content_part.done":
-                yield from self._close((index, event.get("content_index", 0)))
-            case "response.output_text.annotation.added":
-                found = responses.decode_citations([event.get("annotation")])
                 key = index, event.get("content_index", 0)
+                self._lengths[key] = len(_parsing.get_text(event.get("part"), "text"))
+                yield from self._close(key)
+            case "response.output_text.annotation.added":
+                key = index, event.get("content_index", 0)
+                found = decode_citations([event.get("annotation")], self._begins(key))
                 self._citations.setdefault(key, []).extend(found)
                 self._cited.add(key)
             case "response.custom_tool_call_input.delta":
@@ -273,7 +278,8 @@ class Decoder:
                 block: Block = Refusal() if refused else Text()
                 text = _parsing.get_text(part, "refusal" if refused else "text")
                 yield from self._add_text(key, block, text)
-            found = list(responses.decode_citations(part.get("annotations")))
+            self._lengths[key] = len(_parsing.get_text(part, "text"))
+            found = list(decode_citations(part.get("annotations"), self._begins(key)))
             if found and key not in self._cited:
                 if key not in self._open:  # a separate text has the citations
                     yield from self._begin(key, Text())
@@ -281,6 +287,11 @@ class Decoder:
             yield from self._close(key)
         for open_key in [k for k in self._open if isinstance(k, tuple) and k[0] == index]:
             yield from self._close(open_key)
+
+    def _begins(self, key: Hashable) -> int:
+        """The characters of all texts before this one."""
+        earlier = itertools.takewhile(lambda each: each != key, self._started_keys)
+        return sum(self._lengths.get(each, 0) for each in earlier)
 
     def _single(self, block: Block) -> Iterator[Event]:
         number = self._next

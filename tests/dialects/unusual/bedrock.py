@@ -11,7 +11,7 @@ from typing import Any
 
 from asgi_aiproxy.errors import ErrorKind
 from tests.dialects.unusual.case import Case, data
-from tests.support.event_stream import event
+from tests.support.event_stream import event, message
 
 HI = "Hi there"
 COUNTS = {"inputTokens": 9, "outputTokens": 4, "totalTokens": 13}
@@ -33,6 +33,11 @@ def stop(index: int) -> bytes:
 
 def opened(index: int, id: str, name: str) -> bytes:
     start = {"toolUse": {"toolUseId": id, "name": name}}
+    return event("contentBlockStart", {"contentBlockIndex": index, "start": start})
+
+
+def hosted(index: int) -> bytes:
+    start = {"toolUse": {"toolUseId": "s_1", "name": "search", "type": "server_tool_use"}}
     return event("contentBlockStart", {"contentBlockIndex": index, "start": start})
 
 
@@ -102,6 +107,19 @@ CASES = [
     stream("calls", HEAD, *F, *G, end("tool_use"), calls=(("f_1", "f", {"a": 1}), ("g_1", "g", {})), finish="tools"),
     stream("call-empty-arguments", HEAD, *call(0, "g_1", "g", "{}"), end("tool_use"), calls=(("g_1", "g", {}),), finish="tools"),
     stream("call-without-arguments", HEAD, *call(0, "g_1", "g"), end("tool_use"), calls=(("g_1", "g", {}),), finish="tools"),
+    said("citation", *START[:3], delta(0, citation={"title": "D", "location": {"documentChar": {"documentIndex": 0, "start": 1, "end": 2}}}), stop(0), end(), sources=("D",)),
+    said("citation-of-a-page", *START, delta(1, citation={"location": {"web": {"url": "https://a", "domain": "a"}}}), stop(1), end(), sources=("https://a",)),
+    said("redacted-reasoning", HEAD, delta(0, reasoningContent={"redactedContent": "eA=="}), stop(0), text(HI, 1), stop(1), end()),
+    said("hosted-tool", HEAD, hosted(0), delta(0, toolUse={"input": '{"q":1}'}), stop(0), event("contentBlockStart", {"contentBlockIndex": 1, "start": {"toolResult": {"toolUseId": "s_1", "type": "x", "status": "success"}}}), delta(1, toolResult=[{"json": {}}]), stop(1), text(HI, 2), stop(2), end()),
+    said("traces", *START, event("messageStop", {"stopReason": "end_turn", "additionalModelResponseFields": {"stop_sequence": None}}), event("metadata", {"usage": COUNTS, "metrics": {"latencyMs": 1}, "trace": {"guardrail": {"modelOutput": ["x"]}}, "performanceConfig": {"latency": "optimized"}, "serviceTier": {"type": "flex"}})),
+    said("padding", *[event(name, {"contentBlockIndex": 0, "delta": {"text": piece}, "p": "abcdef"}) for name, piece in (("contentBlockDelta", "Hi"), ("contentBlockDelta", " there"))], stop(0), end()),
+    said("unknown-event", *START, event("news", {"text": "x"}), end()),
+    said("cache-write", *START, end(usage={**COUNTS, "cacheReadInputTokens": 3, "cacheWriteInputTokens": 5, "cacheDetails": [{"ttl": "1h", "inputTokens": 5}]}), usage=(17, 4, 3, 0)),
+    said("context-exceeded", *START, end("model_context_window_exceeded"), finish="length"),
+    said("tool-use-without-a-call", *START, end("tool_use")),
+    said("image", *START, event("contentBlockStart", {"contentBlockIndex": 1, "start": {"image": {"format": "png"}}}), delta(1, image={"source": {"bytes": "iVBO"}}), stop(1), end(), images=("iVBO",)),
+    stream("malformed-without-text", HEAD, end("malformed_model_output"), error=ErrorKind.UPSTREAM, message="malformed_model_output"),
+    stream("error-without-exception", *START, message({":message-type": "error", ":error-code": "InternalFailure", ":error-message": "lost"}, b""), text=HI, error=ErrorKind.UPSTREAM, message="lost"),
     stream("error-first", event("throttlingException", {"message": "too fast"}, "exception"), error=ErrorKind.LIMITED, message="too fast"),
     stream("error-midway", *START, event("modelStreamErrorException", {"message": "out of memory"}, "exception"), text=HI, error=ErrorKind.UPSTREAM, message="out of memory"),
     stream("cut-off", *START, text=HI, error=ErrorKind.UPSTREAM),

@@ -44,6 +44,16 @@ def thought(piece: str) -> dict[str, Any]:
     return delta("content-delta", 0, content={"thinking": piece})
 
 
+def plan(piece: str) -> dict[str, Any]:
+    return {"type": "tool-plan-delta", "delta": {"message": {"tool_plan": piece}}}
+
+
+def cited(start: int, end: int, id: str, **more: Any) -> dict[str, Any]:
+    source = {"type": "document", "id": id, "document": {"id": id, "snippet": "x"}}
+    citation = {"start": start, "end": end, "text": "x", "sources": [source], **more}
+    return delta("citation-start", 0, citations=citation)
+
+
 def call(index: int, id: str, name: str, *pieces: str) -> list[dict[str, Any]]:
     function = {"id": id, "type": "function", "function": {"name": name, "arguments": ""}}
     added = [
@@ -87,11 +97,11 @@ def said(name: str, *events: Any, **means: Any) -> Case:
     return stream(name, *events, **{"text": HI, **means})
 
 
-def whole(name: str, message: Any, reason: str = "COMPLETE", **means: Any) -> Case:
+def whole(name: str, content: Any, reason: str = "COMPLETE", **means: Any) -> Case:
     body = {
         "id": "c0",
         "finish_reason": reason,
-        "message": {"role": "assistant", **message},
+        "message": {"role": "assistant", **content},
         "usage": COUNTS,
     }
     means = {"usage": COUNTED, **means}
@@ -119,11 +129,26 @@ CASES = [
     stream("calls-interleaved", HEAD, F[0], G[0], *F[1:], *G[1:], end("TOOL_CALL"), calls=(("f_1", "f", {"a": 1}), ("g_1", "g", {})), finish="tools"),
     stream("call-empty-arguments", HEAD, *call(0, "g_1", "g", "{}"), end("TOOL_CALL"), calls=(("g_1", "g", {}),), finish="tools"),
     stream("call-without-arguments", HEAD, *call(0, "g_1", "g"), end("TOOL_CALL"), calls=(("g_1", "g", {}),), finish="tools"),
+    said("plan-and-call", HEAD, plan("Hi"), plan(" there"), *F, end("TOOL_CALL"), calls=(("f_1", "f", {"a": 1}),), finish="tools"),
+    said("plan-cited", HEAD, plan(HI), cited(0, 2, "doc:1", type="PLAN"), *F, end("TOOL_CALL"), calls=(("f_1", "f", {"a": 1}),), finish="tools", sources=("doc:1",)),
+    said("cited-while-written", *START[:3], cited(0, 2, "doc:1"), {"type": "citation-end", "index": 0}, *START[3:], end(), sources=("doc:1",)),
+    said("cited-afterwards", *START, cited(0, 8, "doc:1"), cited(3, 8, "doc:2"), end(), sources=("doc:1", "doc:2")),
+    said("cited-thinking", HEAD, *THOUGHT, cited(0, 2, "doc:1", type="THINKING_CONTENT"), *START[1:], end(), thought="Hmm."),
+    said("logprobs", *START[:2], {**text(HI), "logprobs": {"text": HI, "token_ids": [1, 2], "logprobs": [-0.5]}}, START[4], end()),
+    said("debug", HEAD, {"type": "debug", "prompt": "x"}, *START[1:], end()),
+    said("stop-sequence", *START, end("STOP_SEQUENCE")),
+    said("unknown-reason", *START, end("NEWS"), finish="other"),
+    said("tool-call-without-a-call", *START, end("TOOL_CALL")),
+    stream("failed-midway", *START, end("ERROR", usage=None), text=HI, error=ErrorKind.UPSTREAM, message="ERROR"),
+    stream("timeout-midway", *START, end("TIMEOUT"), text=HI, error=ErrorKind.UPSTREAM, message="TIMEOUT"),
+    stream("failed-without-text", HEAD, end("ERROR"), error=ErrorKind.UPSTREAM, message="ERROR"),
     stream("error-first", {"type": "error", "message": "no capacity"}, error=ErrorKind.UPSTREAM, message="no capacity"),
     stream("error-midway", *START, end("ERROR", usage=None, error="out of memory"), text=HI, error=ErrorKind.UPSTREAM, message="out of memory"),
     stream("cut-off", *START, text=HI, error=ErrorKind.UPSTREAM),
     whole("plain", {"content": [{"type": "text", "text": HI}]}, text=HI),
     whole("thinking", {"content": [{"type": "thinking", "thinking": "Hmm."}, {"type": "text", "text": HI}]}, text=HI, thought="Hmm."),
     whole("call", {"tool_calls": [CALL]}, "TOOL_CALL", calls=(("f_1", "f", {"a": 1}),), finish="tools"),
+    whole("failed", {"content": [{"type": "text", "text": HI}]}, "TIMEOUT", error=ErrorKind.UPSTREAM, message="TIMEOUT"),
+    whole("plan", {"tool_plan": HI, "tool_calls": [CALL, {**CALL, "id": "g_1", "function": {"name": "g", "arguments": "{}"}}]}, "TOOL_CALL", text=HI, calls=(("f_1", "f", {"a": 1}), ("g_1", "g", {})), finish="tools"),
     whole("length", {"content": [{"type": "text", "text": HI}]}, "MAX_TOKENS", text=HI, finish="length"),
 ]  # fmt: skip

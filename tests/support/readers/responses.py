@@ -248,15 +248,16 @@ def _item(answer: Answer, item: dict[str, Any]) -> None:
                 assert part["type"] == "summary_text"
                 answer.thought += string(part["text"])
             answer.signatures += [s] if (s := item.get("encrypted_content")) else []
-        case "function_call":
+        case "function_call" | "custom_tool_call" as kind:
             name = filled(item["name"])
             if "namespace" in item:
                 name = f"{item['namespace']}__{name}"
-            answer.calls.append((filled(item["call_id"]), name, arguments(item["arguments"])))
-        case "custom_tool_call":
-            answer.calls.append((filled(item["call_id"]), item["name"], item["input"]))
+            custom = kind == "custom_tool_call"
+            given = item["input"] if custom else arguments(item["arguments"])
+            answer.calls.append((filled(item["call_id"]), name, given))
         case "image_generation_call":
-            answer.images.append(filled(item["result"]))
+            if item.get("result"):  # there is none if the generation failed
+                answer.images.append(filled(item["result"]))
 
 
 def _content(answer: Answer, part: dict[str, Any]) -> None:
