@@ -33,18 +33,23 @@ class Vendor(NamedTuple):
     media_type: str = SSE
 
 
+def _only(provider: Any, operation: str) -> Any:
+    """The provider with one operation that passes through; the others are translated."""
+    if operation not in provider.native_operations:
+        raise ValueError(f"{provider.name} has no operation {operation!r}.")
+    return replace(provider, native_operations=frozenset({operation}))
+
+
 def _openai(url: str) -> Any:
     from asgi_aiproxy.providers import OPENAI
 
-    chat_only = replace(OPENAI, native_operations=frozenset({"chat"}))  # the rest is translated
-    return chat_only.using(KEYS, base_url=f"{url}/v1")
+    return _only(OPENAI, "chat.completions").using(KEYS, base_url=f"{url}/v1")
 
 
 def _openai_responses(url: str) -> Any:
     from asgi_aiproxy.providers import OPENAI_RESPONSES
 
-    only = replace(OPENAI_RESPONSES, native_operations=frozenset({"responses"}))
-    return only.using(KEYS, base_url=f"{url}/v1")
+    return _only(OPENAI_RESPONSES, "responses").using(KEYS, base_url=f"{url}/v1")
 
 
 def _anthropic(url: str) -> Any:
