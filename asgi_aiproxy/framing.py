@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -27,6 +27,8 @@ _usual = re.compile(rb"(?:e.*+\n)?data: ?(.*+)\n\n").fullmatch
 _frame_usual = re.compile(rb"(?:event: ?(.*+)\n)?data: ?(.*+)\n\n").fullmatch
 _frames_usual = re.compile(rb"^((?:event: ?(.*+)\n)?data: ?(.*+)\n\n)", re.MULTILINE).split
 _all_usual = re.compile(rb"^(?:e.*+\n)?data: ?(.*+)\n\n", re.MULTILINE).split
+_start_of_data = re.compile(rb"(?:event: ?(.*+)\n)?data: ?").match
+_MIN_RUN_EVENTS, _MIN_RUN_BYTES = 8, 1024
 _CR = ord("\r")
 _BOM = b"\xef\xbb\xbf"
 
@@ -77,11 +79,19 @@ class SSEFramer:
                 return [one[1]]
         data = self.has_complete_events(data)
         usual = data.replace(b"\r\n", b"\n") if _CR in data else data
-        if _CR not in usual:
-            parts = _all_usual(usual)
-            if not any(parts[::2]):  # there are bytes between the events
-                return parts[1::2]
-        return [frame.data for frame in self.split(data)]
+        if _CR in usual:
+            return [frame.data for frame in self.split(data)]
+        run = split_run(usual)
+        if run is None:
+            return self._texts(usual)
+        return [*self._texts(run.before), *run.texts, *self._texts(run.after)]
+
+    def _texts(self, data: bytes) -> list[bytes]:
+        """Return the data of whole events without CR."""
+        parts = _all_usual(data)
+        if any(parts[::2]):  # there are bytes between the events
+            return [frame.data for frame in self.split(data)]
+        return parts[1::2]
 
     def frames(self, data: bytes) -> list[Frame]:
         """Return the events that `data` completes."""
@@ -197,6 +207,39 @@ class SSEFramer:
                 self._bare = block
             return None
         return Frame(b"\n".join(data), event, self._id, block + end)
+
+
+class EventRun(NamedTuple):
+    """Events of one type: their data, and the bytes of the events before and after them."""
+
+    before: bytes
+    event: bytes
+    texts: list[bytes]
+    after: bytes
+
+
+def split_run(data: bytes) -> EventRun | None:
+    """Split whole events around those that begin like the one in their middle.
+
+    In a busy process most bytes of a packet are such a run, which is cut by one search for the
+    beginning. Returns None if there is no long run, or an event in it has other lines.
+    """
+    if len(data) < _MIN_RUN_BYTES or data.find(b"\r") >= 0:
+        return None
+    start = _start_of_data(data, data.rfind(b"\n\n", 0, len(data) // 2) + 2)
+    if start is None:
+        return None
+    beginning = b"\n\n" + start[0]
+    before, *texts = data.split(beginning)
+    if len(texts) < _MIN_RUN_EVENTS:
+        return None
+    last, _, after = texts.pop().partition(b"\n\n")
+    texts.append(last)
+    if b"".join(texts).find(b"\n") >= 0:
+        return None
+    if beginning.endswith(b":") and min(texts) < b"!":  # one begins with a space, which is not data
+        return None
+    return EventRun(before + b"\n\n", start[1] or b"", texts, after)
 
 
 def end_of_last_event(data: bytes) -> int:

@@ -21,6 +21,7 @@ from asgi_aiproxy.framing import (
     events_containing,
     last_event_containing,
     split_before,
+    split_run,
 )
 from tests.support.recordings import RECORDINGS, needs_recordings
 from tests.support.stream_fixtures import STREAMS, Stream
@@ -485,6 +486,39 @@ def test_usual_events_in_all_packets_are_read_as_the_standard_says(
     events = [(f.data.decode(), f.event.decode(), f.id.decode()) for f in found]
     assert events == by_the_letter(stream)
     assert [d.decode() for part in parts for d in quick.feed(part)] == [e[0] for e in events]
+
+
+# Many events of one type in a packet, some of them with another form.
+RUN_STREAM = st.builds(
+    lambda head, before, values, odd, tail: (
+        head + "".join(f"{before}{value}\n\n" for value in [*values, *values]) + odd + tail
+    ),
+    USUAL_STREAM,
+    st.sampled_from(["data: ", "data:", "event: x\ndata: ", "event:x\ndata:", "id: 1\ndata: "]),
+    st.lists(VALUES.map(lambda value: value + "{" * 100), min_size=6, max_size=12),
+    USUAL_EVENTS,
+    st.sampled_from(["data: ", "event: x\ndata: "]).map(lambda start: f"{start}c\n\n" * 6),
+)
+
+
+@given(RUN_STREAM)
+@settings(max_examples=200, deadline=None)
+def test_many_events_in_one_packet_are_read_as_the_standard_says(stream: str) -> None:
+    expected = by_the_letter(stream)
+    assert [text.decode() for text in SSEFramer().feed(stream.encode())] == [
+        data for data, _, _ in expected
+    ]
+    run = split_run(SSEFramer().has_complete_events(stream.encode()))
+    if run is not None:
+        before, after = (by_the_letter(part.decode()) for part in (run.before, run.after))
+        types = [event for _, event, _ in expected[len(before) : len(expected) - len(after)]]
+        assert types == [run.event.decode()] * len(run.texts)
+
+
+def test_a_packet_of_equal_events_is_cut_as_a_run() -> None:
+    event = b"event: a\ndata: " + b"x" * 200 + b"\n\n"
+    run = split_run(b"data: 1\n\n" + event * 10 + b": end\n\n")
+    assert run == (b"data: 1\n\n", b"a", [b"x" * 200] * 10, b": end\n\n")
 
 
 @given(USUAL_STREAM, CUTS)

@@ -29,8 +29,8 @@ def cohere(text: str) -> dict[str, Any]:
 
 
 def coze(text: str) -> dict[str, Any]:
-    answer = {"id": "7", "role": "assistant", "type": "answer", "content": text}
-    return {"conversation.message.delta": {**answer, "chat_id": "8", "conversation_id": "9"}}
+    ids = {"id": "7", "chat_id": "8", "conversation_id": "9"}
+    return {**ids, "role": "assistant", "type": "answer", "content": text}
 
 
 def bedrock(text: str) -> dict[str, Any]:

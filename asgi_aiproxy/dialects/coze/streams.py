@@ -20,6 +20,7 @@ from asgi_aiproxy import _json
 from asgi_aiproxy.dialects import _parsing
 from asgi_aiproxy.dialects._blocks import Blocks, decode_run
 from asgi_aiproxy.dialects.coze import errors
+from asgi_aiproxy.dialects.coze.events import DELTA
 from asgi_aiproxy.dialects.coze.request_encoder import NAME
 from asgi_aiproxy.messages import (
     Event,
@@ -37,6 +38,8 @@ _STOPS = {"completed": StopReason.END, "requires_action": StopReason.TOOLS}
 
 
 class _Answer(msgspec.Struct, frozen=True, gc=False):
+    """A piece of the answer, the most frequent event."""
+
     id: str
     type: Literal["answer"]
     content: str
@@ -44,14 +47,8 @@ class _Answer(msgspec.Struct, frozen=True, gc=False):
     reasoning_content: Literal[""] = ""
 
 
-class _DeltaEvent(msgspec.Struct, frozen=True, gc=False):
-    """A piece of the answer, the most frequent event."""
-
-    message: _Answer = msgspec.field(name="conversation.message.delta")
-
-
-_decode_delta = msgspec.json.Decoder(_DeltaEvent).decode
-_decode_deltas = msgspec.json.Decoder(list[_DeltaEvent]).decode
+_decode_answer = msgspec.json.Decoder(_Answer).decode
+_decode_answers = msgspec.json.Decoder(list[_Answer]).decode
 _TEXT = Text()
 _OBJECTS = "object_string"  # the type of contents with texts and files
 
@@ -77,13 +74,14 @@ class Decoder:
         """The neutral events of one event; raises APIError for an error."""
         if self._started:
             try:
-                message = _decode_delta(data).message
+                message = _decode_answer(data)
             except ValueError:
                 pass
             else:
                 self._streamed.add(message.id)
                 return self._blocks.text(_TEXT, message.content) if message.content else ()
-        ((name, payload),) = _json.loads(data).items()
+        event = _json.loads(data)
+        name, payload = next(iter(event.items())) if len(event) == 1 else (DELTA, event)
         return list(self._event(name, payload))
 
     def run(self, pieces: list[bytes]) -> tuple[int, list[str], int] | None:
@@ -91,7 +89,7 @@ class Decoder:
         number = self._blocks.open_text
         if number is None:
             return None
-        messages = [event.message for event in decode_run(_decode_deltas, pieces)]
+        messages = decode_run(_decode_answers, pieces)
         texts = [message.content for message in messages]
         if not texts or not all(texts):
             return None
@@ -119,7 +117,7 @@ class Decoder:
 
     def _event(self, name: str, payload: Any) -> Iterator[Event]:
         match name:
-            case "conversation.message.delta":
+            case _ if name == DELTA:
                 yield from self._start(payload)
                 yield from self._delta(payload)
             case "conversation.message.completed":

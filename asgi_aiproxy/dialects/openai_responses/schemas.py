@@ -97,3 +97,4 @@ class Delta(Struct, gc=False):
 responses_request = msgspec.json.Decoder(ResponsesRequest)
 item = msgspec.json.Decoder(Item)
 delta = msgspec.json.Decoder(Delta)
+deltas = msgspec.json.Decoder(list[Delta])

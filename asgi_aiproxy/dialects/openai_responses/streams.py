@@ -15,7 +15,7 @@ import msgspec
 
 from asgi_aiproxy import _json
 from asgi_aiproxy.dialects import _parsing
-from asgi_aiproxy.dialects._blocks import CallIds
+from asgi_aiproxy.dialects._blocks import CallIds, decode_run
 from asgi_aiproxy.dialects.openai_chat.errors import read_error
 from asgi_aiproxy.dialects.openai_responses import responses, schemas
 from asgi_aiproxy.dialects.openai_responses.annotations import decode_citations
@@ -39,6 +39,7 @@ from asgi_aiproxy.messages import (
 )
 
 _decode_delta = schemas.delta.decode
+_decode_deltas = schemas.deltas.decode
 _TEXTS = {
     "response.output_text.delta": Text,
     "response.refusal.delta": Refusal,
@@ -104,24 +105,15 @@ class Decoder:
         """Return the block, the texts and the number of the pieces that are deltas of one text
         block.
         """
-        texts: list[str] = []
-        position: tuple[str, int, int] | None = None
-        for piece in pieces:
-            try:
-                event = _decode_delta(piece)
-            except ValueError:
-                return None
-            piece_position = event.type, event.output_index, event.content_index
-            if position is None:
-                position = piece_position
-            elif piece_position != position:
-                return None
-            if event.delta:
-                texts.append(event.delta)
-        if position is None or position[0] != "response.output_text.delta":
+        events = decode_run(_decode_deltas, pieces)
+        positions = {(event.type, event.output_index, event.content_index) for event in events}
+        if len(positions) != 1:
             return None
-        number = self._open.get(position[1:])
-        return (number, texts, len(pieces)) if number is not None else None
+        kind, *key = positions.pop()
+        number = self._open.get(tuple(key))
+        if number is None or kind != "response.output_text.delta":
+            return None
+        return number, [event.delta for event in events if event.delta], len(pieces)
 
     def close(self) -> Sequence[Event]:
         """Nothing if the response was complete; otherwise raises APIError."""
