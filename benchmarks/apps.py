@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
+import random
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -207,11 +209,15 @@ def console() -> App:
     store, provider, pages = parts(f"{upstream()}/v1")
     shim = OpenAIShim(provider, record=Ledger(store))
     ai = Authenticate(shim, verify=static_tokens({wire.TOKEN: "bench"}))
-    app = Starlette(routes=[Mount("/ai", ai), Mount("/console", pages)], lifespan=lifespan(ai))
+    app = Starlette(
+        routes=[Mount("/ai", ai), Mount("/console", pages)], lifespan=lifespan(ai, pages)
+    )
 
     async def filled(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await fill(store, provider.keys)
+            gc.collect()
+            gc.freeze()  # as `serve` does
         await app(scope, receive, send)
 
     return filled
@@ -230,6 +236,21 @@ def protected() -> App:
 def unprotected() -> App:
     """The same without `LoadShedder`."""
     return beside_host(chat())
+
+
+def refusing() -> App:
+    """The same, with an app that refuses everything in the place of the gateway."""
+
+    async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await lifespan(receive, send)
+            return
+        retry_after = b"%d" % random.randint(1, 3)
+        headers = [*JSON, (b"content-length", b"2"), (b"retry-after", retry_after)]
+        await send({"type": "http.response.start", "status": 503, "headers": headers})
+        await send({"type": "http.response.body", "body": b"{}"})
+
+    return beside_host(refuse)
 
 
 def beside_host(gateway: Any) -> App:

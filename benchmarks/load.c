@@ -1,7 +1,10 @@
-/* Clients that send one request over and over: load BOARD PORT CONNECTIONS REQUEST.
+/* Clients that send requests over and over: load BOARD PORT CONNECTIONS PAUSE REQUEST...
  *
- * Every connection sends the bytes in the file REQUEST, reads the answer, and begins again, until
- * the process is ended. The board counts what is received.
+ * Every connection sends the bytes in a file REQUEST, reads the answer, and begins again, until the
+ * process is ended. Of several files the connections send one after the other, each beginning with
+ * another one. They pause for PAUSE microseconds on average, of which each is chosen by chance
+ * between a half and one and a half; after a refusal (not 200) for as long as `retry-after` says
+ * instead, as SDKs do. The board counts what is received.
  */
 
 #include "shared.h"
@@ -10,28 +13,45 @@ enum { HEAD, LENGTH, SIZE, DATA, DATA_END, TRAILER };
 
 struct client {
     int fd, state, match, open;
-    size_t written, got, left;
-    uint64_t sent_at;
+    size_t written, got, left, next;
+    uint64_t sent_at, due, refused;
     size_t have;
     char head[8192];
 };
 
 static board_t *board;
-static char *request;
-static size_t request_size;
+static struct { char *bytes; size_t size; } requests[64];
+static size_t request_count;
+static uint64_t pause_ns;
+static struct client *clients;
+static int wanted, timer;
 static struct sockaddr_in target = {.sin_family = AF_INET};
 static int ep;
 static char buffer[1 << 18];
 
+/* Wake up when the first of the clients that pause is due. */
+static void set_timer(void)
+{
+    uint64_t first = 0;
+    for (int i = 0; i < wanted; i++)
+        if (clients[i].due && (!first || clients[i].due < first))
+            first = clients[i].due;
+    struct itimerspec at = {.it_value = {(time_t)(first / 1000000000), (long)(first % 1000000000)}};
+    if (timerfd_settime(timer, TFD_TIMER_ABSTIME, &at, NULL) < 0)
+        die("timerfd_settime");
+}
+
 static void begin(struct client *c)
 {
+    c->due = 0;
     c->state = HEAD;
     c->have = c->got = c->left = c->written = 0;
     c->match = 0;
     c->sent_at = now_ns();
-    ssize_t n = write(c->fd, request, request_size);
+    c->next = (c->next + 1) % request_count;
+    ssize_t n = write(c->fd, requests[c->next].bytes, requests[c->next].size);
     c->written = n > 0 ? (size_t)n : 0;
-    if (c->written < request_size)
+    if (c->written < requests[c->next].size)
         watch(ep, c->fd, EPOLLIN | EPOLLOUT, c, EPOLL_CTL_MOD);
 }
 
@@ -71,7 +91,17 @@ static void complete(struct client *c)
         board[SMALLEST] = c->got;
     if (c->got > board[LARGEST])
         board[LARGEST] = c->got;
-    begin(c);
+    uint64_t wait = pause_ns / 2 + (pause_ns ? (uint64_t)rand() % pause_ns : 0);
+    if (c->refused)
+        wait = c->refused;
+    if (!wait) {
+        begin(c);
+        return;
+    }
+    c->state = HEAD;
+    c->have = 0;
+    c->due = now_ns() + wait;
+    set_timer();
 }
 
 static void body(struct client *c, size_t size)
@@ -93,8 +123,13 @@ static int read_head(struct client *c)
 {
     c->head[c->have] = 0;
     char *length = strcasestr(c->head, "\r\ncontent-length:");
-    if (strncmp(c->head, "HTTP/1.1 200", 12))
+    char *after = strcasestr(c->head, "\r\nretry-after:");
+    c->refused = 0;
+    if (strncmp(c->head, "HTTP/1.1 200", 12)) {
         board[ERRORS]++;
+        if (after)
+            c->refused = (uint64_t)atol(after + 14) * 1000000000;
+    }
     if (length) {
         c->state = LENGTH;
         c->left = (size_t)atol(length + 17);
@@ -182,27 +217,46 @@ static void receive(struct client *c)
     }
 }
 
+/* Begin with the clients that are due. */
+static void resume(void)
+{
+    uint64_t now = now_ns();
+    for (int i = 0; i < wanted; i++)
+        if (clients[i].due && clients[i].due <= now)
+            begin(&clients[i]);
+    set_timer();
+}
+
 static void push(struct client *c)
 {
-    ssize_t n = write(c->fd, request + c->written, request_size - c->written);
+    size_t size = requests[c->next].size;
+    ssize_t n = write(c->fd, requests[c->next].bytes + c->written, size - c->written);
     if (n > 0)
         c->written += (size_t)n;
-    if (c->written == request_size)
+    if (c->written == size)
         watch(ep, c->fd, EPOLLIN, c, EPOLL_CTL_MOD);
 }
 
 int main(int argc, char **argv)
 {
-    if (argc != 5)
+    if (argc < 6 || argc > 5 + (int)(sizeof requests / sizeof *requests))
         return 2;
     live_and_die_with_parent();
     board = open_board(argv[1]);
     target.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     target.sin_port = htons((uint16_t)atoi(argv[2]));
-    int wanted = atoi(argv[3]), have = 0;
-    request = slurp(argv[4], &request_size);
-    struct client *clients = calloc((size_t)wanted, sizeof *clients);
+    int have = 0;
+    wanted = atoi(argv[3]);
+    pause_ns = (uint64_t)atol(argv[4]) * 1000;
+    for (; argv[5 + request_count]; request_count++)
+        requests[request_count].bytes =
+            slurp(argv[5 + request_count], &requests[request_count].size);
+    clients = calloc((size_t)wanted, sizeof *clients);
+    for (int i = 0; i < wanted; i++)
+        clients[i].next = (size_t)i % request_count;
     ep = epoll_create1(0);
+    timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK);
+    watch(ep, timer, EPOLLIN, NULL, EPOLL_CTL_ADD);
     for (;;) {
         struct epoll_event found[256];
         for (int i = 0; have < wanted && i < 4; i++)
@@ -211,6 +265,10 @@ int main(int argc, char **argv)
         int count = epoll_wait(ep, found, 256, have < wanted ? 1 : -1);
         for (int i = 0; i < count; i++) {
             struct client *c = found[i].data.ptr;
+            if (!c) {
+                resume();
+                continue;
+            }
             if (found[i].events & EPOLLOUT)
                 push(c);
             if (found[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR))

@@ -1,17 +1,19 @@
 """The mock and the load in Python, where there is no C compiler: as upstream.c and load.c, slower.
 
 `python -m benchmarks.python_load upstream BOARD FOLDER`
-`python -m benchmarks.python_load load BOARD PORT CONNECTIONS REQUEST`
+`python -m benchmarks.python_load load BOARD PORT CONNECTIONS PAUSE REQUEST...`
 """
 
 from __future__ import annotations
 
 import asyncio
 import io
+import random
 import re
 import sys
 import time
-from functools import cache
+from collections.abc import Iterator
+from functools import cache, partial
 from itertools import cycle, islice
 from pathlib import Path
 from typing import cast
@@ -153,12 +155,13 @@ async def upstream(board: traffic.Board, folder: Path) -> None:
 
 
 class Client(asyncio.Protocol):
-    """One of the clients: sends its request again after each answer."""
+    """One of the clients: sends a request again after each answer, and a pause in seconds."""
 
     transport: asyncio.Transport
 
-    def __init__(self, board: traffic.Board, request: bytes) -> None:
-        self.board, self.request = board, request
+    def __init__(self, board: traffic.Board, requests: Iterator[bytes], pause: float) -> None:
+        self.board, self.requests, self.pause = board, requests, pause
+        self.refused = 0.0
         self.got = self.left = 0
         self.buffer = b""
         self.state = self.head
@@ -170,7 +173,7 @@ class Client(asyncio.Protocol):
     def begin(self) -> None:
         self.got, self.buffer, self.state = 0, b"", self.head
         self.sent_at = time.perf_counter_ns()
-        self.transport.write(self.request)
+        self.transport.write(next(self.requests))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.board[traffic.ERRORS] += 1
@@ -185,7 +188,11 @@ class Client(asyncio.Protocol):
         if not blank:
             return False
         self.buffer = rest
-        self.board[traffic.ERRORS] += not head.startswith(b"HTTP/1.1 200")
+        self.refused = 0.0
+        if not head.startswith(b"HTTP/1.1 200"):
+            self.board[traffic.ERRORS] += 1
+            after = re.search(rb"\r\nretry-after: *(\d+)", head, re.IGNORECASE)
+            self.refused = float(after[1]) if after else 0.0
         length = re.search(rb"\r\ncontent-length: *(\d+)", head, re.IGNORECASE)
         self.left = int(length[1]) if length else 0
         self.state = self.plain if length else self.chunked
@@ -222,14 +229,22 @@ class Client(asyncio.Protocol):
         board[traffic.STREAMS] -= self.got > 0
         board[traffic.SMALLEST] = min(board[traffic.SMALLEST] or self.got, self.got)
         board[traffic.LARGEST] = max(board[traffic.LARGEST], self.got)
-        self.begin()
+        wait = self.refused or self.pause * random.uniform(0.5, 1.5)
+        if wait:
+            asyncio.get_running_loop().call_later(wait, self.begin)
+        else:
+            self.begin()
         return False
 
 
-async def load(board: traffic.Board, port: int, connections: int, request: bytes) -> None:
+async def load(
+    board: traffic.Board, port: int, connections: int, pause: float, requests: list[bytes]
+) -> None:
     loop = asyncio.get_running_loop()
-    for _ in range(connections):
-        await loop.create_connection(lambda: Client(board, request), HOST, port)
+    for number in range(connections):
+        first = number % len(requests)
+        own = cycle([*requests[first:], *requests[:first]])
+        await loop.create_connection(partial(Client, board, own, pause), HOST, port)
     board[traffic.READY] = 1
     await loop.create_future()
 
@@ -239,8 +254,9 @@ def main(mode: str, path: str, *rest: str) -> None:
     if mode == "upstream":
         uvloop.run(upstream(board, Path(rest[0])))
     else:
-        port, connections, file = rest
-        uvloop.run(load(board, int(port), int(connections), Path(file).read_bytes()))
+        port, connections, pause, *files = rest
+        requests = [Path(file).read_bytes() for file in files]
+        uvloop.run(load(board, int(port), int(connections), int(pause) / 1e6, requests))
 
 
 if __name__ == "__main__":

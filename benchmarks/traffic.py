@@ -7,6 +7,7 @@ import mmap
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -104,17 +105,28 @@ class Upstream:
 
 @contextmanager
 def load(
-    tools: Tools, core: int, port: int, connections: int, request: bytes
+    tools: Tools, core: int, port: int, connections: int, *requests: bytes, pause: float = 0.0
 ) -> Iterator[tuple[Board, Process]]:
-    """Run the load generator within the block."""
-    file = tools.folder / "request"
-    file.write_bytes(request)
-    board = Board(tools.folder / "load.board")
-    command = tools.command("load", board.path, port, connections, file)
-    process = Process(command, core=core, env={})
+    """Run a load generator within the block: `connections` that send `requests` in turn, each
+    `pause` seconds after the answer to the one before, see load.c.
+    """
+    with tempfile.TemporaryDirectory(dir=tools.folder) as name:
+        folder = Path(name)
+        files = [folder / str(number) for number in range(len(requests))]
+        for file, request in zip(files, requests, strict=True):
+            file.write_bytes(request)
+        board = Board(folder / "board")
+        microseconds = round(pause * 1e6)
+        command = tools.command("load", board.path, port, connections, microseconds, *files)
+        with _running(board, Process(command, core=core, env={})) as process:
+            yield board, process
+
+
+@contextmanager
+def _running(board: Board, process: Process) -> Iterator[Process]:
     try:
         wait_for(lambda: board[READY], "the load", process)
-        yield board, process
+        yield process
     finally:
         process.stop()
 
