@@ -7,7 +7,6 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from heapq import nsmallest
 from sys import intern
 from typing import Self
 
@@ -35,6 +34,7 @@ from asgi_aiproxy.stores.base import (
 from asgi_aiproxy.stores.entries import MemoryEntries
 from asgi_aiproxy.stores.file import StateFile, encode_state
 from asgi_aiproxy.stores.memory_log import MemoryLog
+from asgi_aiproxy.stores.sorted_keys import SortedKeys
 
 _FORMAT = 1  # of the file
 _SAVED_RECORDS = 10_000  # of each log
@@ -66,6 +66,7 @@ class MemoryStore(MemoryEntries):
         super().__init__(clock)
         self._clock = clock
         self._tables: dict[str, dict[str, bytes]] = {}
+        self._keys = SortedKeys()
         self._versions: dict[str, int] = {}
         self._accounts: dict[str, Account] = {}
         self._logs: dict[str, MemoryLog] = {}
@@ -95,8 +96,7 @@ class MemoryStore(MemoryEntries):
     async def page(self, table: str, after: str = "", limit: int = 100) -> dict[str, bytes]:
         """At most `limit` rows whose keys come after `after`, in their order."""
         found = self._tables.get(table, {})
-        keys = nsmallest(limit, (key for key in found if key > after))
-        return {key: found[key] for key in keys}
+        return {key: found[key] for key in self._keys.page(table, found, after, limit)}
 
     async def put(
         self, table: str, key: str, value: bytes, *, expected: Expected = ANYTHING
@@ -394,6 +394,7 @@ class MemoryStore(MemoryEntries):
 
     def _set(self, table: str, rows: Mapping[str, bytes | None]) -> None:
         held = self._tables.setdefault(table, {})
+        self._keys.follow(table, held, rows)
         for key, value in rows.items():
             if value is None:
                 held.pop(key, None)
