@@ -11,6 +11,7 @@ from typing import Any, Self
 from asgi_aiproxy import __version__, _asgi
 from asgi_aiproxy._asgi import Receive, Scope, Send
 from asgi_aiproxy._background_tasks import repeat, start
+from asgi_aiproxy._slices import BackgroundTurns
 from asgi_aiproxy.accounts import StoredTokenVerifier
 from asgi_aiproxy.accounts.tokens import TOKENS
 from asgi_aiproxy.admin.announcement_routes import announcement_routes
@@ -115,6 +116,7 @@ class AdminApp:
         check_store(store, "AdminApp")
         self.store = store
         self.units_per_usd = units_per_usd
+        self.turns = BackgroundTurns()  # in which requests are handled, here and in the console
         self.access = AdminAuth(
             token,
             StoredTokenVerifier(store, clock=clock),
@@ -134,7 +136,7 @@ class AdminApp:
         own_usage = OwnUsageService(own, usage, vouchers)
         self._in_flight = InFlightService(store, keys.pools)
         self._publishing: asyncio.Task[None] | None = None
-        live_tail = LiveTail(store, ledger, own_usage, principal=usage.principal)
+        live_tail = LiveTail(store, ledger, own_usage, self.turns, principal=usage.principal)
         self._settings = tuple(settings)
         self._routes = [
             *token_routes(tokens, clock),
@@ -171,7 +173,7 @@ class AdminApp:
         if scope["type"] == "lifespan":
             await _asgi.serve_lifespan(self, receive, send)
         elif scope["type"] == "http":
-            await self._api.handle(scope, receive, send)
+            await self.turns.run(self._api.handle(scope, receive, send))
         elif scope["type"] == "websocket":
             error = _asgi.no_websocket()
             body = OPENAI_CHAT.encode_error(error)

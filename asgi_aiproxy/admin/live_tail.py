@@ -6,14 +6,14 @@ https://html.spec.whatwg.org/multipage/server-sent-events.html
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
 import msgspec
 
 from asgi_aiproxy import _asgi
-from asgi_aiproxy._slices import in_slices
+from asgi_aiproxy._slices import BackgroundTurns, in_slices
 from asgi_aiproxy.admin.routing import AdminRequest, Route
 from asgi_aiproxy.errors import APIError, ErrorKind
 from asgi_aiproxy.services.base import LogId
@@ -26,7 +26,7 @@ from asgi_aiproxy.usage.record import UsageRecord
 
 _READ_ROWS = 200  # records that are read from the store together
 _MAX_TAILS = 100
-_DECODED = 50  # records that are sent together, without giving way
+_DECODED = 10  # records that are sent together, without giving way
 _PING_SECONDS = 15  # seconds between comments that keep an idle connection open
 
 _decode = msgspec.json.Decoder(UsageRecord).decode
@@ -74,8 +74,8 @@ class LiveTail:
 
     A client that reconnects with `Last-Event-ID` gets all records since then that the log still
     holds. While the store is unavailable, the stream waits. The caller is checked again after each
-    read. `own` finds a caller's own exchanges, `principal` a token's id by its name; `poll` is the
-    polling interval in seconds.
+    read. `own` finds a caller's own exchanges, `principal` a token's id by its name. Events are
+    made in `turns`; `poll` is the polling interval in seconds.
     """
 
     def __init__(
@@ -83,6 +83,7 @@ class LiveTail:
         store: Store,
         log: str,
         own: OwnUsageService,
+        turns: BackgroundTurns,
         *,
         principal: Callable[[str], Awaitable[str]],
         poll: float = 0.5,
@@ -91,6 +92,7 @@ class LiveTail:
         self._store = store
         self._log = log
         self._own = own
+        self._turns = turns
         self._poll = poll
         self._open = 0
 
@@ -130,7 +132,8 @@ class LiveTail:
             if call.check is not None:
                 await call.check()
 
-        events = self._events(after, filter_, still_allowed, show)
+        # (In turns here, because the response sends them from a task of its own.)
+        events = self._turns.each(self._events(after, filter_, still_allowed, show))
         headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
         return EventSourceResponse(events, ping=_PING_SECONDS, headers=headers)
 
@@ -140,7 +143,7 @@ class LiveTail:
         filter_: Query,
         still_allowed: Callable[[], Awaitable[None]],
         show: Callable[[UsageRecord], Any],
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         self._open += 1
         try:
             while True:

@@ -15,6 +15,7 @@ import msgspec
 from asgi_aiproxy import _asgi, _json
 from asgi_aiproxy._asgi import RawHeaders, Receive, Scope, Send
 from asgi_aiproxy._cancellation import ClientGoneError
+from asgi_aiproxy._slices import give_way
 from asgi_aiproxy.admin.auth import require_scope
 from asgi_aiproxy.admin.routing import AdminRequest, Need, Route, TextBody, router_of
 from asgi_aiproxy.dialects import OPENAI_CHAT
@@ -122,6 +123,7 @@ class AdminAPI:
             body = parse_body(data, route.body)
         elif data.strip() not in (b"", b"{}"):
             raise invalid("This operation does not accept a request body.")
+        await give_way()
         result = await route.run(msgspec.structs.replace(call, query=query, body=body))
         if callable(result):
             await result(scope, receive, send)
@@ -130,7 +132,10 @@ class AdminAPI:
                 send, route.status, result.body, _HEADERS, result.media_type.encode()
             )
         else:
-            await _asgi.send_response(send, route.status, _json.dumps(result), _HEADERS)
+            await give_way()
+            body = _json.dumps(result)
+            await give_way()
+            await _asgi.send_response(send, route.status, body, _HEADERS)
 
 
 _SCOPE = "asgi_aiproxy.admin.scope"  # the scope as it was received

@@ -14,6 +14,7 @@ from urllib.parse import parse_qs, parse_qsl, unquote, urlencode
 from asgi_aiproxy import _asgi
 from asgi_aiproxy._asgi import ASGIApp, RawHeaders, Receive, Scope, Send
 from asgi_aiproxy._cancellation import ClientGoneError
+from asgi_aiproxy._slices import give_way
 from asgi_aiproxy.admin import AdminApp
 from asgi_aiproxy.admin.auth import require_scope
 from asgi_aiproxy.admin.routing import router_of
@@ -159,11 +160,12 @@ class Console:
             await _asgi.serve_lifespan(self, receive, send)
         elif scope["type"] == "http":
             with suppress(ClientGoneError):
-                await self._serve(scope, receive, send)
+                await self._admin.turns.run(self._serve(scope, receive, send))
         elif scope["type"] == "websocket":
             await _asgi.refuse_websocket(scope, receive, send, 426, b"", [], b"text/plain")
 
     async def __aenter__(self) -> Self:
+        self._renderer.prepare()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -180,6 +182,7 @@ class Console:
             return
         method = "GET" if head else scope["method"]
         request = await self._request(scope)
+        await give_way()
         try:
             try:
                 matched = {**scope, "method": method, "path": path, "root_path": ""}
@@ -215,6 +218,7 @@ class Console:
         request: PageRequest = matched[_KEY]
         names = {name: unquote(value) for name, value in matched["path_params"].items()}
         visitor = await self._visitor(request)
+        await give_way()
 
         async def check() -> None:
             caller = (await self._visitor(request)).caller

@@ -16,7 +16,7 @@ from urllib.parse import quote, urlencode
 
 from asgi_aiproxy import _asgi
 from asgi_aiproxy._asgi import ASGIApp, RawHeaders, Scope
-from asgi_aiproxy._slices import joined
+from asgi_aiproxy._slices import give_way, joined
 from asgi_aiproxy.admin.auth import may
 from asgi_aiproxy.admin.routing import Need
 from asgi_aiproxy.console.rendering import Renderer
@@ -118,7 +118,10 @@ class PageRequest:
     async def api(self, operation: str, **request: Any) -> Any:
         """Run an operation of the admin API for the visitor. Raises AIProxyError."""
         given = {"scope": self.scope, "source": "console", "check": self.check, **request}
-        return await self.call(self.caller, operation, **given)
+        await give_way()
+        result = await self.call(self.caller, operation, **given)
+        await give_way()
+        return result
 
     def url(self, path: str = "/", **query: Any) -> str:
         """Return the URL of a page; values of None or "" are left out of the query."""

@@ -9,6 +9,7 @@ from typing import Annotated
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from asgi_aiproxy._slices import in_slices
 from asgi_aiproxy.errors import ConfigurationError, invalid
 from asgi_aiproxy.principal import PERIODS, Budget, Limits, Period, Principal
 from asgi_aiproxy.quotas import grants as by
@@ -120,9 +121,19 @@ def _grants(principal: Principal, now: float) -> list[Grant]:
 async def read_limit_usage(
     store: Store, principals: Sequence[Principal], now: float
 ) -> list[LimitUsage]:
-    """Read the usage of several callers with one request to the store. Raises
+    """Read the usage of several callers, with a request to the store for every ten of them. Raises
     StoreUnavailableError.
     """
+    return [
+        usage
+        async for some in in_slices(principals, 10)
+        for usage in await _read_together(store, some, now)
+    ]
+
+
+async def _read_together(
+    store: Store, principals: Sequence[Principal], now: float
+) -> list[LimitUsage]:
     grants = [_grants(principal, now) for principal in principals]
     levels = iter(await store.peek([grant for own in grants for grant in own]))
     found = []

@@ -11,9 +11,11 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from asgi_aiproxy._concealed import ConcealedStruct
+from asgi_aiproxy._slices import in_slices
 from asgi_aiproxy.errors import APIError, ConfigurationError, ErrorKind, invalid
 from asgi_aiproxy.keys import Key, KeyPool, fingerprint
 from asgi_aiproxy.keys.key import validate_key
+from asgi_aiproxy.keys.key_state import KeyStatus
 from asgi_aiproxy.keys.key_store import KeyRow
 from asgi_aiproxy.providers import Provider
 from asgi_aiproxy.services.address_policy import Destinations, check_redirection
@@ -387,37 +389,47 @@ class KeyService:
         self, name: str, ids: Iterable[str], rows: Mapping[str, KeyRow]
     ) -> list[KeyOut]:
         pool = self._pool(name)
-        keys = pool.keys
-        statuses = {status.id: status for status in await pool.status(ids)}
-        found = []
-        for id in ids:
-            key, status, row = keys.get(id), statuses.get(id), rows.get(id)
-            if key is None or status is None:
-                found.append(
-                    KeyOut(
-                        id=id, provider=name, source="store", fingerprint="", health="unreadable"
-                    )
-                )
-                continue
-            fields = {f: v for f, v in asdict(key).items() if f in KeyOut.__struct_fields__}
-            fields |= {
-                "proxy": key.proxy is not None,
-                "base_url": key.base_url and url_without_credentials(key.base_url),
-            }
+        return [
+            key
+            async for some in in_slices(ids, 10)
+            for key in _to_keys_out(pool, some, await pool.status(some), rows)
+        ]
+
+
+def _to_keys_out(
+    pool: KeyPool, ids: Iterable[str], known: Iterable[KeyStatus], rows: Mapping[str, KeyRow]
+) -> list[KeyOut]:
+    keys = pool.keys
+    statuses = {status.id: status for status in known}
+    found = []
+    for id in ids:
+        key, status, row = keys.get(id), statuses.get(id), rows.get(id)
+        if key is None or status is None:
             found.append(
                 KeyOut(
-                    **fields,
-                    provider=name,
-                    source="store" if row is not None and row.hidden else "code",
-                    fingerprint=fingerprint(key.secret),
-                    health=status.health,
-                    cooldown_seconds=round(status.cooldown_seconds, 3),
-                    in_flight=status.in_flight,
-                    uses=status.uses,
-                    failures=status.failures,
+                    id=id, provider=pool.name, source="store", fingerprint="", health="unreadable"
                 )
             )
-        return found
+            continue
+        fields = {f: v for f, v in asdict(key).items() if f in KeyOut.__struct_fields__}
+        fields |= {
+            "proxy": key.proxy is not None,
+            "base_url": key.base_url and url_without_credentials(key.base_url),
+        }
+        found.append(
+            KeyOut(
+                **fields,
+                provider=pool.name,
+                source="store" if row is not None and row.hidden else "code",
+                fingerprint=fingerprint(key.secret),
+                health=status.health,
+                cooldown_seconds=round(status.cooldown_seconds, 3),
+                in_flight=status.in_flight,
+                uses=status.uses,
+                failures=status.failures,
+            )
+        )
+    return found
 
 
 def to_key(new: KeyNew, pool: str, prefix: str) -> Key:

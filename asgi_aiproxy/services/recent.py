@@ -9,6 +9,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from asgi_aiproxy._slices import in_slices
 from asgi_aiproxy.services.shared import SharedResults
 from asgi_aiproxy.services.usage import RecordOut, to_record_out
 from asgi_aiproxy.stores.base import Store
@@ -16,6 +17,7 @@ from asgi_aiproxy.usage.ledger import Ledger, Query
 from asgi_aiproxy.usage.record import Outcome, UsageRecord
 
 _MAX_RECORDS = 2000  # that are examined
+_READ_TOGETHER = 100
 _SHOWN_FAILURES = 5
 
 
@@ -72,41 +74,66 @@ class RecentService:
 
     async def _recent(self, query: RecentQuery) -> RecentOut:
         since = self._clock() - query.minutes * 60
-        page = await self._ledger.query(Query(since=since), limit=_MAX_RECORDS, scan=_MAX_RECORDS)
-        records = page.records
-        oldest = min((record.started for record in records), default=since)
-        full = len(records) >= _MAX_RECORDS
-        seconds = max(self._clock() - oldest, 1.0) if full else query.minutes * 60
-        first = sorted(each.first_byte for each in records if each.first_byte is not None)
-        failures = [
-            (record, near)
-            for record, near in zip(records, page.near, strict=True)
-            if record.outcome is Outcome.FAILED
-        ]
+        sums = _Sums(oldest=since)
+        after: str | None = ""
+        left = _MAX_RECORDS
+        while after is not None and left > 0:
+            page = await self._ledger.query(
+                Query(since=since), after=after, limit=_READ_TOGETHER, scan=_READ_TOGETHER
+            )
+            async for some in in_slices(zip(page.records, page.near, strict=True), 20):
+                for record, near in some:
+                    sums.add(record, near)
+            after = page.after or None
+            left -= _READ_TOGETHER
+        full = sums.requests >= _MAX_RECORDS
+        seconds = max(self._clock() - sums.oldest, 1.0) if full else query.minutes * 60
+        first = sorted(sums.first_bytes)
         return RecentOut(
             minutes=query.minutes,
-            requests=len(records),
-            failed=len(failures),
-            refused=sum(record.outcome is Outcome.REFUSED for record in records),
-            per_minute=round(len(records) / seconds * 60, 1),
+            requests=sums.requests,
+            failed=sums.failed,
+            refused=sums.refused,
+            per_minute=round(sums.requests / seconds * 60, 1),
             first_byte_p50=_quantile(first, 0.5),
             first_byte_p95=_quantile(first, 0.95),
-            usd=sum(record.cost or 0 for record in records) / 1_000_000,
+            usd=sums.cost / 1_000_000,
             complete=not full,
-            providers=_shares(records),
-            failures=[to_record_out(*each) for each in failures[:_SHOWN_FAILURES]],
+            providers=[
+                ProviderShare(name, *counts) for name, counts in sorted(sums.providers.items())
+            ],
+            failures=[to_record_out(*each) for each in sums.failures],
         )
+
+
+class _Sums(msgspec.Struct, kw_only=True):
+    """Sums of records, which are added newest first. `oldest` is the earliest start."""
+
+    oldest: float
+    requests: int = 0
+    failed: int = 0
+    refused: int = 0
+    cost: int = 0
+    first_bytes: list[float] = []
+    providers: dict[str, tuple[int, int]] = {}  # requests and failures
+    failures: list[tuple[UsageRecord, str]] = []  # the latest, each with its position
+
+    def add(self, record: UsageRecord, near: str) -> None:
+        """Add one record."""
+        failed = record.outcome is Outcome.FAILED
+        self.requests += 1
+        self.failed += failed
+        self.refused += record.outcome is Outcome.REFUSED
+        self.cost += record.cost or 0
+        self.oldest = min(self.oldest, record.started) if self.requests > 1 else record.started
+        if record.first_byte is not None:
+            self.first_bytes.append(record.first_byte)
+        if record.provider:
+            requests, failures = self.providers.get(record.provider, (0, 0))
+            self.providers[record.provider] = requests + 1, failures + failed
+        if failed and len(self.failures) < _SHOWN_FAILURES:
+            self.failures.append((record, near))
 
 
 def _quantile(values: Sequence[float], share: float) -> float | None:
     return values[min(int(len(values) * share), len(values) - 1)] if values else None
-
-
-def _shares(records: Sequence[UsageRecord]) -> list[ProviderShare]:
-    counts: dict[str, tuple[int, int]] = {}
-    for record in records:
-        if record.provider:
-            requests, failed = counts.get(record.provider, (0, 0))
-            failed += record.outcome is Outcome.FAILED
-            counts[record.provider] = requests + 1, failed
-    return [ProviderShare(name, *counts[name]) for name in sorted(counts)]

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from asgi_aiproxy._concealed import ConcealedStruct
+from asgi_aiproxy._slices import in_slices
 from asgi_aiproxy.accounts import Token, Tokens
 from asgi_aiproxy.accounts.token import Scope
 from asgi_aiproxy.accounts.token_verifier import make_principal
@@ -268,10 +269,13 @@ class TokenService:
 
     async def _to_tokens_out(self, rows: list[Token]) -> list[TokenOut]:
         now = self._clock()
-        callers = [make_principal(row, None, None) for row in rows]
-        levels = await read_limit_usage(self._store, callers, now)
-        pairs = zip(rows, levels, strict=True)
-        return [self._to_token_out(row, usage, now) for row, usage in pairs]
+        found = []
+        async for some in in_slices(rows, 10):
+            callers = [make_principal(row, None, None) for row in some]
+            levels = await read_limit_usage(self._store, callers, now)
+            pairs = zip(some, levels, strict=True)
+            found += [self._to_token_out(row, usage, now) for row, usage in pairs]
+        return found
 
     def _to_token_out(self, row: Token, usage: LimitUsage, now: float) -> TokenOut:
         return TokenOut(

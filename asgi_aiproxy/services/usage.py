@@ -12,7 +12,7 @@ from typing import Annotated, Any, get_args
 import msgspec
 from msgspec import Meta
 
-from asgi_aiproxy._slices import give_way
+from asgi_aiproxy._slices import give_way, in_slices
 from asgi_aiproxy.accounts import Tokens
 from asgi_aiproxy.accounts.tokens import TOKENS
 from asgi_aiproxy.errors import APIError, ErrorKind, invalid
@@ -28,6 +28,9 @@ from asgi_aiproxy.usage.sums import By, Totals
 GROUPINGS: tuple[str, ...] = get_args(By)  # by which there are sums
 _MAX_SEARCHES = 4  # through the whole log at the same time
 _MAX_DAYS = 400  # days
+_SLICE_RECORDS = 10  # that are converted without giving way
+_EXPORTED_TOGETHER = 100
+_NAMES_TOGETHER = 100
 _DEFAULT_DAYS = 30
 
 Limit = Annotated[int, Meta(ge=1, le=MAX_PAGE_ROWS)]
@@ -148,7 +151,8 @@ class UsageService:
         names = await self._names({record.principal for record in page.data})
         labelled = [
             msgspec.structs.replace(record, label=names.get(record.principal, record.principal))
-            for record in page.data
+            async for some in in_slices(page.data, _SLICE_RECORDS)
+            for record in some
         ]
         return Page(labelled, page.next)
 
@@ -160,10 +164,9 @@ class UsageService:
             )
         except ValueError as error:
             raise invalid_cursor_error(query.after) from error
-        records = [
-            to_record_out(record, near)
-            for record, near in zip(found.records, found.near, strict=True)
-        ]
+        records = []
+        async for some in in_slices(zip(found.records, found.near, strict=True), _SLICE_RECORDS):
+            records += [to_record_out(record, near) for record, near in some]
         return Page(records, found.after or None)
 
     async def get(self, id: str, query: NearQuery, filter_: Query = EVERYTHING) -> RecordOut:
@@ -187,23 +190,28 @@ class UsageService:
         after: str | None = query.after
         left = at_most
         while after is not None and left != 0:
-            limit = min(left or MAX_PAGE_ROWS, MAX_PAGE_ROWS)
+            limit = min(left or _EXPORTED_TOGETHER, _EXPORTED_TOGETHER)
             page = await self.page(
                 msgspec.structs.replace(query, after=after, limit=limit, scan=None)
             )
-            yield csv_lines(_csv_row(record) for record in page.data)
+            lines = [
+                csv_lines(map(_csv_row, some))
+                async for some in in_slices(page.data, _SLICE_RECORDS)
+            ]
+            yield "".join(lines)
             after, left = page.next, left - len(page.data) if left is not None else None
 
     async def export_sums(self, query: SumQuery) -> str:
         """Return all sums as CSV."""
         wanted = msgspec.structs.replace(query, after=0, limit=MAX_PAGE_ROWS)
-        rows: list[Sequence[Cell]] = [SumOut.__struct_fields__]
+        text = csv_lines([SumOut.__struct_fields__])
         after: str | None = "0"
         while after is not None:
             page = await self.sums(msgspec.structs.replace(wanted, after=int(after)))
-            rows += [msgspec.structs.astuple(row) for row in page.data]
+            async for some in in_slices(page.data, _SLICE_RECORDS):
+                text += csv_lines(map(msgspec.structs.astuple, some))
             after = page.next
-        return csv_lines(rows)
+        return text
 
     async def total(self, query: UsageQuery) -> SumOut:
         """Sum up the matching records of the log."""
@@ -290,7 +298,7 @@ class UsageService:
             return id_or_name
         found: list[str] = []
         after = ""
-        while rows := await self._store.page(TOKENS, after, MAX_PAGE_ROWS):
+        while rows := await self._store.page(TOKENS, after, _NAMES_TOGETHER):
             found += [id for id, row in rows.items() if _decode_name(row).name == id_or_name]
             after = list(rows)[-1]
             await give_way()

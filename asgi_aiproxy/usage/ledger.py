@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from heapq import merge
@@ -30,7 +30,7 @@ from typing import Literal, Self
 import msgspec
 
 from asgi_aiproxy._retry_queue import RetryQueue
-from asgi_aiproxy._slices import give_way, in_slices
+from asgi_aiproxy._slices import give_way, in_slices, taken, taken_items
 from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.prices import Pricing
 from asgi_aiproxy.stores.base import Store, StoreUnavailableError, check_store
@@ -42,9 +42,9 @@ from asgi_aiproxy.usage.sums import By, DailySums, Totals, names_of_sums, sums_a
 
 State = Literal["done", "cut", "failed", "refused", "estimated", "not_charged"]
 
-_READ_ROWS = 1000  # records that are read from the store together
-_DAYS = 5  # of which sums are read together
-_DECODED = 50  # records that are decoded without giving way
+_READ_ROWS = 200  # records that are read from the store together
+_DAYS = 5  # of which sums of some names are read together
+_DECODED = 10  # records that are decoded without giving way
 _SECONDS_PER_DAY = 86400.0
 _TRIM_SECONDS = 60.0  # between two searches for records that are too old
 _decode = msgspec.json.Decoder(UsageRecord).decode
@@ -282,10 +282,11 @@ class Ledger:
         found: dict[str, Totals] = {}
         await self._add_up(found, by, since, until, None, ranked=True)
         ranks = [
-            sorted((-t.cost, -t.units, -t.requests, name) for name, t in some)
-            async for some in in_slices(found.items())
+            sorted(((-t.cost, -t.units, -t.requests, name) for name, t in some), reverse=True)
+            async for some in in_slices(taken_items(found))
         ]
-        return [rank[-1] async for some in in_slices(merge(*ranks)) for rank in some]
+        ranked = merge(*map(taken, ranks))
+        return [rank[-1] async for some in in_slices(ranked) for rank in some]
 
     async def _add_up(
         self,
@@ -300,14 +301,11 @@ class Ledger:
         """Add stored sums to those found, by name."""
         # Names are added up before they are taken apart, as most are of several days.
         added: dict[str, int] = {}
-        while since <= until:
-            end = min(since + timedelta(days=_DAYS - 1), until)
-            for amounts in (await self._stored(by, since, end, names, ranked=ranked)).values():
-                async for some in in_slices(amounts.items()):
-                    for full, amount in some:
-                        added[full] = added.get(full, 0) + amount
-            since = end + timedelta(days=1)
-        async for some in in_slices(added.items()):
+        async for _, amounts in self._stored(by, since, until, names, ranked=ranked):
+            async for some in in_slices(amounts.items()):
+                for full, amount in some:
+                    added[full] = added.get(full, 0) + amount
+        async for some in in_slices(taken_items(added)):
             for full, amount in some:
                 field, _, name = full.partition("/")
                 totals = found.get(name)
@@ -323,27 +321,31 @@ class Ledger:
         Raises StoreUnavailableError.
         """
         wanted = [""] if by == "day" else list(names) if names is not None else None
-        both = [
-            await self._stored(by, since, until, wanted, ranked=ranked) for ranked in (True, False)
-        ]
         found: dict[date, Totals] = {}
-        for day in both[0]:
-            totals = found[day] = Totals()
-            for sums in both:
-                for full, amount in sums[day].items():
-                    field = full.partition("/")[0]
-                    setattr(totals, field, getattr(totals, field) + amount)
+        for ranked in (True, False):
+            async for day, amounts in self._stored(by, since, until, wanted, ranked=ranked):
+                totals = found.setdefault(day, Totals())
+                async for some in in_slices(amounts.items()):
+                    for full, amount in some:
+                        field = full.partition("/")[0]
+                        setattr(totals, field, getattr(totals, field) + amount)
         return found
 
     async def _stored(
         self, by: By, since: date, until: date, names: Iterable[str] | None, *, ranked: bool
-    ) -> dict[date, dict[str, int]]:
-        """The stored sums of each day."""
+    ) -> AsyncIterator[tuple[date, dict[str, int]]]:
+        """Yield the stored sums of each day. All names of a day may be many, so they are read day
+        by day; the sums of some names are read for several days together.
+        """
         days = [since + timedelta(days=n) for n in range((until - since).days + 1)]
         wanted = names_of_sums(names, ranked=ranked) if names is not None else None
-        accounts = [sums_account(self._name, day.isoformat(), by, ranked=ranked) for day in days]
-        sums = await asyncio.gather(*(self._store.sums(each, wanted) for each in accounts))
-        return dict(zip(days, sums, strict=True))
+        size = _DAYS if wanted is not None else 1
+        for start in range(0, len(days), size):
+            some = days[start : start + size]
+            accounts = [sums_account(self._name, str(day), by, ranked=ranked) for day in some]
+            sums = await asyncio.gather(*(self._store.sums(each, wanted) for each in accounts))
+            for found in zip(some, sums, strict=True):
+                yield found
 
     # writing
 

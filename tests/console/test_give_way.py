@@ -10,7 +10,6 @@ import msgspec
 import pytest
 
 from asgi_aiproxy import Ledger, MemoryStore
-from asgi_aiproxy._slices import PATIENCE, give_way, in_slices, joined
 from asgi_aiproxy.services.recent import RecentQuery, RecentService
 from asgi_aiproxy.services.shared import SharedResults
 from asgi_aiproxy.services.usage import SumQuery, UsageService
@@ -36,13 +35,6 @@ async def turns_during(work: Any) -> int:
     return turns
 
 
-@pytest.fixture
-def without_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Slices do not wait for busy tasks, so that turns can be counted."""
-    monkeypatch.setattr("asgi_aiproxy._slices._IDLE", float("inf"))
-
-
-@pytest.mark.usefixtures("without_waits")
 async def test_a_long_page_lets_other_tasks_run_in_between() -> None:
     shop = await filled()
     async with Ledger(shop.store) as ledger:
@@ -57,7 +49,6 @@ async def test_a_long_page_lets_other_tasks_run_in_between() -> None:
     assert await turns_during(browser.open("/log")) > few + 3
 
 
-@pytest.mark.usefixtures("without_waits")
 async def test_sums_of_many_names_are_added_up_in_slices() -> None:
     store = MemoryStore()
     async with Ledger(store) as ledger:
@@ -66,30 +57,6 @@ async def test_sums_of_many_names_are_added_up_in_slices() -> None:
             found = record(shop, number, "cat", time.time(), "plain")
             await ledger(msgspec.structs.replace(found, principal=f"caller-{number}"))
     assert await turns_during(UsageService(store).sums(SumQuery(by="principal"))) > 20
-
-
-async def test_a_slice_waits_for_busy_tasks_but_not_for_ever() -> None:
-    busy = 0
-
-    async def work() -> None:
-        nonlocal busy
-        while True:
-            end = time.perf_counter() + PATIENCE / 10
-            while time.perf_counter() < end:
-                pass
-            busy += 1
-            await asyncio.sleep(0)
-
-    task = asyncio.ensure_future(work())
-    await give_way()
-    task.cancel()
-    assert busy >= 2
-
-
-async def test_slices_keep_the_order_and_lose_nothing() -> None:
-    found = [item async for some in in_slices(range(1201), 500) for item in some]
-    assert found == list(range(1201))
-    assert await joined(iter(["a", "", "b"])) == "ab"
 
 
 async def test_viewers_at_the_same_time_share_one_calculation() -> None:

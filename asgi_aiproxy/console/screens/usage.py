@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 
+from asgi_aiproxy._slices import give_way
 from asgi_aiproxy.console.charts import Bar, bar_chart
 from asgi_aiproxy.console.pages import PageAnswer, PageRequest, PageRoute, csv_answer
 from asgi_aiproxy.console.rendering import format_number, format_usd
@@ -45,7 +46,7 @@ async def _own(request: PageRequest) -> PageAnswer:
     query = _given(request, "since", "until", "principal")
     days, before = await _days(request, "/me/usage/daily", query)
     tokens = (await request.api("GET /me/tokens")).data
-    return _page(request, _Shown("/my/usage", days, before, tokens=tokens))
+    return await _page(request, _Shown("/my/usage", days, before, tokens=tokens))
 
 
 async def _own_csv(request: PageRequest) -> PageAnswer:
@@ -60,14 +61,14 @@ async def _all(request: PageRequest) -> PageAnswer:
         query |= {"by": by, "name": name}
     days, before = await _days(request, "/usage/daily", query)
     if by == "day":
-        return _page(request, _Shown("/usage", days, before))
+        return await _page(request, _Shown("/usage", days, before))
     query = {**_given(request, "since", "until", "name", "after"), "by": by, "limit": _ROWS}
     if _compared(request):
         page = await request.api("GET /usage/compare", query=query)
-        return _page(request, _Shown("/usage", days, before, by, page.data, page.next))
+        return await _page(request, _Shown("/usage", days, before, by, page.data, page.next))
     page = await request.api("GET /usage/sums", query=query)
     rows = [ComparedSum(row, row) for row in page.data]
-    return _page(request, _Shown("/usage", days, before, by, rows, page.next))
+    return await _page(request, _Shown("/usage", days, before, by, rows, page.next))
 
 
 async def _all_csv(request: PageRequest) -> PageAnswer:
@@ -88,8 +89,12 @@ async def _days(
     return days, (await request.api(f"GET {api}", query=shifted)).data
 
 
-def _page(request: PageRequest, shown: _Shown) -> PageAnswer:
+async def _page(request: PageRequest, shown: _Shown) -> PageAnswer:
     _ = request.texts
+    cost = bar_chart(_cost_bars(shown), title=_("Cost by day"), unit="$")
+    await give_way()
+    calls = bar_chart(_call_bars(shown), title=_("Requests by day; failures are highlighted"))
+    await give_way()
     return request.page(
         "usage.html",
         shown=shown,
@@ -97,11 +102,8 @@ def _page(request: PageRequest, shown: _Shown) -> PageAnswer:
         kinds=KINDS,
         compared=_compared(request),
         by_day=list(map(ComparedSum, shown.days, shown.before or shown.days))[::-1],
-        cost=bar_chart(_cost_bars(shown), title=_("Cost by day"), unit="$"),
-        calls=bar_chart(
-            _call_bars(shown),
-            title=_("Requests by day; failures are highlighted"),
-        ),
+        cost=cost,
+        calls=calls,
         total=_total(shown.days),
         total_before=_total(shown.before),
     )

@@ -1,0 +1,235 @@
+"""Background work has turns of a slice each, when the event loop is idle."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from asgi_aiproxy._slices import (
+    MAX_WAIT_SECONDS,
+    SLICE_SECONDS,
+    BackgroundTurns,
+    give_way,
+    in_slices,
+    joined,
+    taken,
+    taken_items,
+)
+
+pytestmark = pytest.mark.anyio
+
+
+class Loop:
+    """A clock that only moves when a test says so, and the number of the loop's iteration.
+
+    `busy` is how many seconds of the clock other tasks take in each iteration.
+    """
+
+    def __init__(self, busy: float = 0.0) -> None:
+        self.now = 0.0
+        self.busy = busy
+        self.iteration = 0
+        self.open = True
+        asyncio.get_running_loop().call_soon(self._iterate)
+
+    def clock(self) -> float:
+        return self.now
+
+    def _iterate(self) -> None:
+        self.iteration += 1
+        self.now += self.busy
+        if self.open:
+            asyncio.get_running_loop().call_soon(self._iterate)
+
+
+async def page(loop: Loop, slices: int, note: Callable[[], None]) -> int:
+    """A calculation of so many slices."""
+    for _ in range(slices):
+        note()
+        loop.now += SLICE_SECONDS
+        await give_way()
+    return slices
+
+
+async def test_all_pages_together_have_one_slice_in_an_iteration_and_take_turns() -> None:
+    loop = Loop()
+    turns = BackgroundTurns(loop.clock)
+    noted: list[tuple[str, int]] = []
+
+    def by(name: str) -> Callable[[], None]:
+        return lambda: noted.append((name, loop.iteration))
+
+    pages = (turns.run(page(loop, 5, by(name))) for name in "abc")
+    assert await asyncio.gather(*pages) == [5, 5, 5]
+    loop.open = False
+    assert len({iteration for _, iteration in noted}) == len(noted) == 15
+    assert "".join(name for name, _ in noted) == "abc" * 5
+
+
+async def test_giving_way_within_a_slice_costs_no_iteration() -> None:
+    loop = Loop()
+    noted = []
+
+    async def short_steps() -> None:
+        for _ in range(100):
+            noted.append(loop.iteration)
+            await give_way()
+
+    await BackgroundTurns(loop.clock).run(short_steps())
+    loop.open = False
+    assert len(noted) == 100
+    assert len(set(noted)) == 1
+
+
+async def test_a_page_waits_while_others_are_busy_but_comes_to_an_end() -> None:
+    loop = Loop(busy=MAX_WAIT_SECONDS / 4)
+    noted: list[float] = []
+    await BackgroundTurns(loop.clock).run(page(loop, 4, lambda: noted.append(loop.now)))
+    loop.open = False
+    pauses = [later - earlier for earlier, later in zip([0.0, *noted], noted, strict=False)]
+    assert min(pauses) >= MAX_WAIT_SECONDS
+
+
+async def test_a_page_that_was_waiting_for_the_store_waits_for_its_turn_too() -> None:
+    loop = Loop()
+    turns = BackgroundTurns(loop.clock)
+    noted: list[tuple[str, int]] = []
+    answered = asyncio.Event()
+
+    async def reading(name: str) -> None:
+        await answered.wait()
+        noted.append((name, loop.iteration))
+        loop.now += SLICE_SECONDS
+
+    pages = [asyncio.ensure_future(turns.run(reading(name))) for name in "abc"]
+    while loop.iteration < 30:
+        await asyncio.sleep(0)
+    answered.set()
+    await asyncio.gather(*pages)
+    loop.open = False
+    assert len({iteration for _, iteration in noted}) == 3
+
+
+async def test_a_cancelled_page_cleans_up_and_the_others_go_on() -> None:
+    loop = Loop()
+    turns = BackgroundTurns(loop.clock)
+    ends: list[str] = []
+
+    async def endless() -> None:
+        try:
+            while True:
+                loop.now += SLICE_SECONDS
+                await give_way()
+        finally:
+            await asyncio.sleep(0)
+            ends.append("cleaned up")
+
+    first = asyncio.ensure_future(turns.run(endless()))
+    waiting = asyncio.ensure_future(turns.run(endless()))
+    other = asyncio.ensure_future(turns.run(page(loop, 20, lambda: None)))
+    while loop.iteration < 10:
+        await asyncio.sleep(0)
+    first.cancel()
+    waiting.cancel()
+    assert await other == 20
+    results = await asyncio.gather(first, waiting, return_exceptions=True)
+    loop.open = False
+    assert [type(result) for result in results] == [asyncio.CancelledError] * 2
+    assert ends == ["cleaned up"] * 2
+
+
+async def test_time_limits_and_errors_work_as_in_any_task() -> None:
+    turns = BackgroundTurns()
+
+    async def limited() -> str:
+        try:
+            async with asyncio.timeout(0.001):
+                await asyncio.get_running_loop().create_future()
+        except TimeoutError:
+            return "timeout"
+        return "no timeout"
+
+    async def failing() -> None:
+        await give_way()
+        raise LookupError("missing")
+
+    assert await turns.run(limited()) == "timeout"
+    with pytest.raises(LookupError, match="missing"):
+        await turns.run(failing())
+
+
+async def test_what_a_generator_yields_is_made_in_turns_and_it_is_closed() -> None:
+    loop = Loop()
+    noted: list[int] = []
+    closed: list[bool] = []
+
+    async def numbers() -> AsyncGenerator[int, None]:
+        try:
+            for number in range(4):
+                noted.append(loop.iteration)
+                loop.now += SLICE_SECONDS
+                yield number
+        finally:
+            closed.append(True)
+
+    turns = BackgroundTurns(loop.clock)
+    assert [number async for number in turns.each(numbers())] == [0, 1, 2, 3]
+    assert len(set(noted)) == 4
+    stopped = turns.each(numbers())
+    assert await anext(stopped) == 0
+    await stopped.aclose()
+    loop.open = False
+    assert closed == [True, True]
+
+
+STEPS = st.lists(st.sampled_from(["work", "way", "future", "sleep", "caught"]), max_size=12)
+
+
+@settings(max_examples=50, deadline=None)
+@given(pages=st.lists(STEPS, max_size=4), busy=st.sampled_from([0.0, MAX_WAIT_SECONDS]))
+def test_pages_return_the_same_in_turns_as_without(pages: list[list[str]], busy: float) -> None:
+    async def calculate(steps: list[str], loop: Loop) -> list[str]:
+        done = []
+        for step in steps:
+            if step == "work":
+                loop.now += SLICE_SECONDS / 2
+            elif step == "way":
+                await give_way()
+            elif step == "future":
+                future = asyncio.get_running_loop().create_future()
+                asyncio.get_running_loop().call_soon(future.set_result, step)
+                assert await future == step
+            elif step == "sleep":
+                await asyncio.sleep(0)
+            else:
+                try:
+                    await asyncio.wait_for(asyncio.get_running_loop().create_future(), 0)
+                except TimeoutError:
+                    pass
+            done.append(step)
+        return done
+
+    async def both() -> tuple[Any, Any]:
+        loop = Loop(busy)
+        turns = BackgroundTurns(loop.clock)
+        without = await asyncio.gather(*(calculate(steps, loop) for steps in pages))
+        within = await asyncio.gather(*(turns.run(calculate(steps, loop)) for steps in pages))
+        loop.open = False
+        return without, within
+
+    without, within = asyncio.run(both())
+    assert within == without == pages
+
+
+async def test_slices_keep_the_order_and_lose_nothing() -> None:
+    found = [item async for some in in_slices(range(1201), 500) for item in some]
+    assert found == list(range(1201))
+    assert await joined(iter(["a", "", "b"])) == "ab"
+    items, named = [1, 2, 3], {"a": 1, "b": 2}
+    assert list(taken(items)) == [3, 2, 1]
+    assert dict(taken_items(named)) == {"a": 1, "b": 2}
+    assert (items, named) == ([], {})
