@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from asgi_aiproxy import ConfigurationError, OpenAIShim, PassthroughProxy, ProviderRouter
 from asgi_aiproxy.errors import APIError, ErrorKind
@@ -20,6 +18,7 @@ from asgi_aiproxy.providers.google_credentials import GoogleCredentials
 from asgi_aiproxy.services.key_test import check_key
 from asgi_aiproxy.testing import serve
 from tests.support import asgi_client as asgi
+from tests.support.credential_vendors import CONVERSE_ANSWER, GEMINI_ANSWER, service_account
 from tests.support.scripted_upstream import Upstream, answers
 from tests.support.waiting import until
 
@@ -250,21 +249,6 @@ async def token_server(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": body.encode()})
 
 
-def service_account(token_uri: str) -> str:
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
-    account = {
-        "type": "service_account",
-        "project_id": "p",
-        "private_key_id": "k",
-        "private_key": pem,
-        "client_email": "a@p.iam.gserviceaccount.com",
-        "client_id": "1",
-        "token_uri": token_uri,
-    }
-    return json.dumps(account)
-
-
 async def test_a_service_account_gets_an_access_token(tmp_path: Path) -> None:
     async with serve(token_server) as url:
         text = service_account(f"{url}/token")
@@ -302,17 +286,7 @@ async def test_a_workload_identity_exchanges_its_token(tmp_path: Path) -> None:
     assert found == "ya29.new"
 
 
-GEMINI_ANSWER = (
-    b'{"candidates":[{"content":{"role":"model","parts":[{"text":"Hello"}]},"finishReason":'
-    b'"STOP"}],"usageMetadata":{"promptTokenCount":1,"candidatesTokenCount":1}}'
-)
-
-
 # ── AWS ──────────────────────────────────────────────────────────────────────
-
-CONVERSE_ANSWER = (
-    b'{"output":{"message":{"content":[{"text":"Hello"}]}},"stopReason":"end_turn","usage":{}}'
-)
 
 
 @pytest.fixture
