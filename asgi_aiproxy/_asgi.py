@@ -89,8 +89,9 @@ def headers(scope: Scope, names: Mapping[bytes, str]) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for key, value in scope["headers"]:
-        if key in names:
-            name, text = names[key], value.decode("latin-1")
+        name = names.get(key)
+        if name is not None:
+            text = value.decode("latin-1")
             if name in found:
                 if name in EARLIER_NAMES and text != found[name]:
                     raise conflicting_values_error(name)

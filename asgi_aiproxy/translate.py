@@ -286,19 +286,52 @@ class StreamTranslator:
         return b"".join(self._translated) + (b"" if self.ended else self._encoder.fail(error))
 
 
-class BufferedTranslator(msgspec.Struct, eq=False):
-    """Collects a response, and translates it at its end with `translate`.
+class BodyTranslation(Protocol):
+    """Translates a complete body, such as a `NativeStream`. It is called once."""
 
-    `translate` takes the whole body, and returns the client's body, the model and the usage.
-    """
+    @property
+    def usage(self) -> Usage | None:
+        """The token counts reported in the body; None until then."""
+
+    @property
+    def model(self) -> str:
+        """The model named in the body; empty until then."""
+
+    def whole(self, body: bytes) -> bytes:
+        """Return the client's body; raises APIError if this one is an error."""
+
+
+class TranslatedBy(msgspec.Struct, eq=False):
+    """A `BodyTranslation` by a function that returns the client's body, the model and the usage."""
 
     translate: Callable[[bytes], tuple[bytes, str, Usage | None]]
     usage: Usage | None = None
     model: str = ""
+
+    def whole(self, body: bytes) -> bytes:
+        """Return the client's body."""
+        out, self.model, self.usage = self.translate(body)
+        return out
+
+
+class BufferedTranslator(msgspec.Struct, eq=False):
+    """Collects a response, and translates it at its end."""
+
+    translation: BodyTranslation
     started: bool = False
     ended: ClassVar[bool] = False
     _pieces: list[bytes] = []
     _size: int = 0
+
+    @property
+    def usage(self) -> Usage | None:
+        """The token counts that the provider reported."""
+        return self.translation.usage
+
+    @property
+    def model(self) -> str:
+        """The model that the provider reported."""
+        return self.translation.model
 
     def feed(self, data: bytes) -> bytes:
         """Return nothing yet. Raises APIError above `MAX_WHOLE` bytes."""
@@ -314,7 +347,7 @@ class BufferedTranslator(msgspec.Struct, eq=False):
         """Return the whole body for the client."""
         body = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
         try:
-            out, self.model, self.usage = self.translate(body)
+            out = self.translation.whole(body)
         except MALFORMED as error:
             raise malformed_response_error() from error
         self.started = True

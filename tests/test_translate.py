@@ -41,6 +41,7 @@ from asgi_aiproxy.translate import (
     NativeStreamTranslator,
     RawTranslator,
     StreamTranslator,
+    TranslatedBy,
     Translator,
     collect_stream,
     is_content,
@@ -599,7 +600,7 @@ def report(body: bytes) -> tuple[bytes, str, Usage | None]:
 
 
 def test_a_whole_answer_is_sent_at_its_end() -> None:
-    whole = BufferedTranslator(report)
+    whole = BufferedTranslator(TranslatedBy(report))
     assert whole.feed(b"a") == b""
     assert whole.feed(b"b") == b""
     assert (whole.started, whole.model, whole.usage) == (False, "", None)
@@ -611,7 +612,7 @@ def test_a_whole_answer_is_sent_at_its_end() -> None:
     ("body", "kind"), [(b"broken", ErrorKind.UPSTREAM), (b"refused", ErrorKind.LIMITED)]
 )
 def test_a_whole_answer_that_cannot_be_encoded_never_started(body: bytes, kind: ErrorKind) -> None:
-    whole = BufferedTranslator(report)
+    whole = BufferedTranslator(TranslatedBy(report))
     whole.feed(body)
     with pytest.raises(APIError) as caught:
         whole.close()
@@ -622,7 +623,7 @@ def test_a_whole_answer_that_cannot_be_encoded_never_started(body: bytes, kind: 
 
 def test_a_whole_answer_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(translate, "MAX_WHOLE", 10)
-    whole = BufferedTranslator(report)
+    whole = BufferedTranslator(TranslatedBy(report))
     whole.feed(b"12345")
     whole.feed(b"67890")
     with pytest.raises(APIError, match="larger than 10 bytes"):
@@ -692,5 +693,6 @@ def test_all_translators_have_the_same_interface() -> None:
 
     streamed = StreamTranslator(SSEFramer(), OPENAI_CHAT.decoder(), OPENAI_CHAT.encoder(REQUEST))
     assert {
-        len(shape(it)) for it in (exact(), streamed, BufferedTranslator(report), RawTranslator())
+        len(shape(it))
+        for it in (exact(), streamed, BufferedTranslator(TranslatedBy(report)), RawTranslator())
     } == {6}

@@ -443,15 +443,16 @@ class Exchange:
         if self._closed:
             return
         self._closed = True
-        record, translator = self._record, self._translator
+        record, translator, key = self._record, self._translator, self._keys.key
+        gate, ended = self._request.gate, self._request.ended
+        recorded = self._relay.recorded or gate is not None or ended is not None
         reported: tuple[str, Usage | None] = ("", None)
-        if translator is not None:
+        if translator is not None and (recorded or (key is not None and key.tpm is not None)):
             reported = reported_usage(lambda: (translator.model, translator.usage), record.provider)
         if isinstance(translator, GuardedTranslator):
             record.emulated = translator.emulated
         self._keys.close(reported[1], record.error)
-        gate, ended, prices = self._request.gate, self._request.ended, self._relay.receipts.prices
-        if gate is not None or ended is not None or self._relay.recorded or prices is not None:
+        if recorded:
             record.longest_pause = self.monitor.longest_pause
             self.written = written = record.write(
                 reported,
@@ -459,7 +460,7 @@ class Exchange:
                 recorder=self._relay.recorder,
                 sample=ResponseSample(self._received, self._sample),
                 loop=self.monitor.timer.loop,
-                prices=prices,
+                prices=self._relay.receipts.prices,
             )
             if ended is not None:
                 ended(written)

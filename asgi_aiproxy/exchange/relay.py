@@ -68,12 +68,13 @@ class Relay:
         self.router = router
         self.transport = transport
         self.recorder = recorder
-        self.recorded = recorder.records  # whether usage records are read by anyone
         self.timeouts = timeouts if timeouts is not None else Timeouts()
         self.attempts = attempts
         self.backoff = backoff
         self.strict = strict
         self.limits = limits if limits is not None else RequestLimits()
         self.receipts = receipts if receipts is not None else Receipts()
+        # Whether a usage record is read by anyone, or shown in the response.
+        self.recorded = recorder.records or self.receipts.prices is not None
         self.continuations = continuations if continuations is not None else Continuations()
         self.clock = clock

@@ -36,6 +36,7 @@ from asgi_aiproxy.translate import (
     RawTranslator,
     ReframedTranslator,
     StreamTranslator,
+    TranslatedBy,
     Translator,
     collect_stream,
 )
@@ -283,7 +284,7 @@ def select_translator(
         dialect = face
     kind = media_type.partition(";")[0].strip().lower()
     if kind == "text/html":
-        return BufferedTranslator(_reject_html)
+        return BufferedTranslator(TranslatedBy(_reject_html))
     filters = request.filters() if request.filters is not None else ()
     if not request.operation.chat:
         made = _operation_translator(request, prepared.conversion, kind)
@@ -302,7 +303,7 @@ def select_translator(
         return StreamTranslator(dialect.framer(kind), reader.decoder(), encoder)
     written = write(dialect), request.stream
     framer = dialect.framer(kind) if streams else None
-    return BufferedTranslator(partial(_translate_whole, *written, reader, framer))
+    return BufferedTranslator(TranslatedBy(partial(_translate_whole, *written, reader, framer)))
 
 
 def _operation_translator(
@@ -313,14 +314,14 @@ def _operation_translator(
 
     if conversion is not None and conversion.translate is not None:
         translate, earlier = conversion.translate, conversion.earlier
-        return BufferedTranslator(lambda body: translate((*earlier, body)))
+        return BufferedTranslator(TranslatedBy(lambda body: translate((*earlier, body))))
     if request.operation.resource:
         return RawTranslator()  # the usage in it is that of another request
     if kind == "text/event-stream":
         return RawStreamTranslator(units(request))
     if kind != "application/json":
         return RawTranslator(units(request))
-    return BufferedTranslator(lambda body: (body, *read_usage(request, body)))
+    return BufferedTranslator(TranslatedBy(lambda body: (body, *read_usage(request, body))))
 
 
 def _guarded_body(
@@ -378,7 +379,7 @@ def _native_translator(
         usage_wanted=request.usage_wanted, strict_format=provider.strict_format
     )
     if not request.stream:
-        return BufferedTranslator(lambda body: (reader.whole(body), reader.model, reader.usage))
+        return BufferedTranslator(reader)
     reframer = dialect.reframer(kind)
     if reframer is not None:
         return ReframedTranslator(reframer, NativeStreamTranslator(reader))

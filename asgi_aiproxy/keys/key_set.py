@@ -90,10 +90,11 @@ class KeySet:
     def take(self, request: KeyRequest) -> Lease:
         """Lend the first usable candidate. Raises NoKeyError."""
         now = self.clock()
+        restricted = bool(request.exclude or request.among)
         soonest: float | None = None
         found = False
         for state in self.candidates(request):
-            if not serves(state, request):
+            if (restricted or state.key.models) and not serves(state, request):
                 continue
             found = True
             wait = (

@@ -105,12 +105,13 @@ _decode_plain = schemas.plain_chunk.decode
 def openai_usage(body: bytes) -> tuple[str, Usage | None]:
     """Model and usage of a whole response of any operation; empty and None if not given."""
     try:
-        return _read_response(body)[:2]
+        model, fields, _, _ = _read_response(body)
     except ValueError:
         return "", None
+    return model, to_usage(fields) if fields is not None else None
 
 
-def _read_response(body: bytes) -> tuple[str, Usage | None, Any, bool]:
+def _read_response(body: bytes) -> tuple[str, UsageFields | None, Any, bool]:
     """Model, usage and error of a whole response, and whether it has choices.
 
     Raises ValueError if it is not a JSON object.
@@ -121,11 +122,10 @@ def _read_response(body: bytes) -> tuple[str, Usage | None, Any, bool]:
         other = _parsing.parse_object(body)
         if other is None:
             raise _json.NotJSONError("it is not an object") from None
-        usage = decode_usage(other.get("usage"))
+        usage = read_usage(other.get("usage"))
         model = str(other.get("model") or "")
         return model, usage, other.get("error"), bool(other.get("choices"))
-    usage = to_usage(answer.usage) if answer.usage is not None else None
-    return answer.model or "", usage, answer.error, bool(answer.choices)
+    return answer.model or "", answer.usage, answer.error, bool(answer.choices)
 
 
 def _parse_chunk(data: bytes) -> _ChunkFields | None:
@@ -172,16 +172,21 @@ class OpenAINativeStream(msgspec.Struct, eq=False, kw_only=True):
     """
 
     usage_wanted: bool
-    usage: Usage | None = None
     model: str = ""
     started: bool = False
     ended: bool = False
+    _usage: UsageFields | None = None
     _finished: bool = False
     _marks: tuple[bytes, ...] = _MARKS
     # First and last bytes of chunks that need not be parsed; set from the first such chunk.
     _head: bytes = b""
     _tail: bytes = b""
     _tail_without_usage: bytes = b""  # sent instead, if the client did not request usage
+
+    @property
+    def usage(self) -> Usage | None:
+        """The tokens known so far; only converted if they are recorded or counted."""
+        return to_usage(self._usage) if self._usage is not None else None
 
     def pass_unparsed(self, data: bytes) -> tuple[bytes, bytes]:
         """Pass on frames up to one with usage, an error, a finish reason or the end."""
@@ -235,7 +240,7 @@ class OpenAINativeStream(msgspec.Struct, eq=False, kw_only=True):
         self.model = self.model or chunk.model or ""
         fields = chunk.usage_fields()
         if fields is not None:
-            self.usage = to_usage(fields)
+            self._usage = fields
             if not self.usage_wanted and not chunk.choices:
                 return b""
         for choice in chunk.choices or ():
@@ -268,7 +273,7 @@ class OpenAINativeStream(msgspec.Struct, eq=False, kw_only=True):
     def whole(self, body: bytes) -> bytes:
         """The body unchanged."""
         try:
-            self.model, self.usage, failed, has_choices = _read_response(body)
+            self.model, self._usage, failed, has_choices = _read_response(body)
         except ValueError as error:
             raise _parsing.unparsable_response_error(200, body) from error
         if failed or not has_choices:
