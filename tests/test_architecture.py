@@ -608,7 +608,7 @@ PARAMETERS_NOT_DOCUMENTED: set[str] = {
     "prices.token_estimate.SentRequest",
     "providers.azure_openai.azure",
     "providers.base.bearer",
-    "providers.catalog.openai_compatible",
+    "providers.self_hosted.openai_compatible",
     "shim.AIShim",
     "shim.AnthropicShim",
     "shim.GeminiShim",

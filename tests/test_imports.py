@@ -41,8 +41,13 @@ def test_a_gateway_loads_no_framework_and_no_settings() -> None:
     assert not unwanted & set(loaded)
 
 
-def test_a_shim_loads_no_dialect_price_or_operation_that_it_does_not_use() -> None:
-    loaded = after(f"from {PACKAGE} import OpenAIShim; {LOADED}")
+SHIM = f"from {PACKAGE} import OpenAIShim; "
+MADE = f"from {PACKAGE}.providers import OPENAI; OpenAIShim(OPENAI.using('sk-1')); "
+
+
+@pytest.mark.parametrize("code", [SHIM, SHIM + MADE], ids=["imported", "made"])
+def test_a_shim_loads_no_dialect_price_or_operation_that_it_does_not_use(code: str) -> None:
+    loaded = after(code + LOADED)
     parts = ("anthropic", "bedrock", "cohere", "coze", "gemini", "ollama", "usage_extraction")
     unwanted = {f"{PACKAGE}.dialects.{name}" for name in parts}
     unwanted |= {f"{PACKAGE}.{name}" for name in ("inprocess", "typed_calls", "responses_state")}

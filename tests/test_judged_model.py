@@ -24,8 +24,7 @@ from asgi_aiproxy import InjectKey, KeyPool, OpenAIShim, PassthroughProxy, Princ
 from asgi_aiproxy.middleware import Authenticate, Quota
 from asgi_aiproxy.prices import Price, Prices
 from asgi_aiproxy.principal import Budget, Limits
-from asgi_aiproxy.providers import ANTHROPIC, GEMINI, OLLAMA, OPENAI, openai_compatible
-from asgi_aiproxy.providers.catalog import OPENROUTER
+from asgi_aiproxy.providers import ANTHROPIC, GEMINI, OLLAMA, OPENAI, OPENROUTER, openai_compatible
 from asgi_aiproxy.shim import AIShim
 from asgi_aiproxy.stores import MemoryStore
 from tests.support import body_readers as readers

@@ -27,7 +27,7 @@ from asgi_aiproxy.operations.base import (
 )
 
 if TYPE_CHECKING:
-    from asgi_aiproxy.operations.clients import CLIENTS, NATIVE_APIS, RERANK
+    from asgi_aiproxy.operations.clients import CLIENTS, NATIVE_APIS
     from asgi_aiproxy.operations.embeddings.base import (
         ClientEmbeddingsAPI,
         EmbeddingsAPI,
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from asgi_aiproxy.operations.embeddings.openai import OPENAI_EMBEDDINGS, OpenAIEmbeddings
     from asgi_aiproxy.operations.embeddings.vertex import VERTEX_EMBEDDINGS
     from asgi_aiproxy.operations.face import OperationFace
+    from asgi_aiproxy.operations.faces import RERANK
     from asgi_aiproxy.operations.images.base import ImagesAPI, OpenAIImagesClient
     from asgi_aiproxy.operations.images.bedrock import BEDROCK_IMAGES
     from asgi_aiproxy.operations.images.flux import FLUX_IMAGES, FluxImages
@@ -181,7 +182,7 @@ _HOME = {
     "OpenAISpeechClient": "speech",
     "OpenAITranscriptionClient": "transcription",
     "OperationFace": "face",
-    "RERANK": "clients",
+    "RERANK": "faces",
     "RerankAPI": "rerank",
     "RerankRequest": "rerank",
     "RerankResponse": "rerank",

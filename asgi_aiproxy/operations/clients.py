@@ -9,14 +9,11 @@ from asgi_aiproxy.operations.base import AnyClientOperation, AnyOperationAPI
 from asgi_aiproxy.operations.embeddings.gemini import GEMINI_EMBEDDINGS
 from asgi_aiproxy.operations.embeddings.neutral import NeutralEmbeddings
 from asgi_aiproxy.operations.embeddings.openai import OPENAI_EMBEDDINGS
-from asgi_aiproxy.operations.face import OperationFace
 from asgi_aiproxy.operations.images.base import OpenAIImagesClient
 from asgi_aiproxy.operations.moderations import OpenAIModerationClient
-from asgi_aiproxy.operations.rerank import CohereRerankClient
 from asgi_aiproxy.operations.speech import OpenAISpeechClient
 from asgi_aiproxy.operations.transcription import OpenAITranscriptionClient
 
-RERANK = OperationFace(CohereRerankClient())
 _IMAGES = OpenAIImagesClient()
 _TRANSCRIPTION = OpenAITranscriptionClient()
 

@@ -9,24 +9,9 @@ from asgi_aiproxy.providers.base import ModelOffer, Provider, Router, Target, be
 
 if TYPE_CHECKING:
     from asgi_aiproxy.providers.amazon_bedrock import BedrockAuth, bedrock, bedrock_anthropic
+    from asgi_aiproxy.providers.anthropic import ANTHROPIC
     from asgi_aiproxy.providers.azure_openai import azure
-    from asgi_aiproxy.providers.catalog import (
-        ANTHROPIC,
-        CEREBRAS,
-        COHERE,
-        COZE,
-        DEEPSEEK,
-        FIREWORKS,
-        GEMINI,
-        GROQ,
-        MISTRAL,
-        OPENAI,
-        OPENAI_RESPONSES,
-        OPENROUTER,
-        PERPLEXITY,
-        TOGETHER,
-        XAI,
-    )
+    from asgi_aiproxy.providers.cohere import COHERE
     from asgi_aiproxy.providers.compatible import (
         DASHSCOPE,
         DEEPINFRA,
@@ -44,9 +29,23 @@ if TYPE_CHECKING:
         databricks,
         snowflake,
     )
+    from asgi_aiproxy.providers.coze import COZE
     from asgi_aiproxy.providers.discovery import discover, discover_apis
+    from asgi_aiproxy.providers.gemini import GEMINI
     from asgi_aiproxy.providers.google_vertex import vertex, vertex_anthropic
     from asgi_aiproxy.providers.media import BFL, DEEPGRAM, ELEVENLABS, comfyui, gradio
+    from asgi_aiproxy.providers.openai import OPENAI, OPENAI_RESPONSES
+    from asgi_aiproxy.providers.openai_format import (
+        CEREBRAS,
+        DEEPSEEK,
+        FIREWORKS,
+        GROQ,
+        MISTRAL,
+        OPENROUTER,
+        PERPLEXITY,
+        TOGETHER,
+        XAI,
+    )
     from asgi_aiproxy.providers.self_hosted import (
         INFINITY,
         LLAMACPP,
@@ -134,38 +133,38 @@ __all__ = [
 ]
 
 _HOME = {
-    "ANTHROPIC": "catalog",
+    "ANTHROPIC": "anthropic",
     "BFL": "media",
     "BedrockAuth": "amazon_bedrock",
-    "CEREBRAS": "catalog",
-    "COHERE": "catalog",
-    "COZE": "catalog",
+    "CEREBRAS": "openai_format",
+    "COHERE": "cohere",
+    "COZE": "coze",
     "Credential": "shared_credentials",
     "CredentialCache": "temporary_credentials",
     "CredentialSource": "temporary_credentials",
     "DASHSCOPE": "compatible",
     "DEEPGRAM": "media",
     "DEEPINFRA": "compatible",
-    "DEEPSEEK": "catalog",
+    "DEEPSEEK": "openai_format",
     "ELEVENLABS": "media",
-    "FIREWORKS": "catalog",
-    "GEMINI": "catalog",
+    "FIREWORKS": "openai_format",
+    "GEMINI": "gemini",
     "GITHUB": "compatible",
-    "GROQ": "catalog",
+    "GROQ": "openai_format",
     "HUGGINGFACE": "compatible",
     "INFINITY": "self_hosted",
     "JINA": "compatible",
     "LLAMACPP": "self_hosted",
     "LMSTUDIO": "self_hosted",
     "MINIMAX": "compatible",
-    "MISTRAL": "catalog",
+    "MISTRAL": "openai_format",
     "MOONSHOT": "compatible",
     "NVIDIA": "compatible",
     "OLLAMA": "self_hosted",
-    "OPENAI": "catalog",
-    "OPENAI_RESPONSES": "catalog",
-    "OPENROUTER": "catalog",
-    "PERPLEXITY": "catalog",
+    "OPENAI": "openai",
+    "OPENAI_RESPONSES": "openai",
+    "OPENROUTER": "openai_format",
+    "PERPLEXITY": "openai_format",
     "RenewingSource": "temporary_credentials",
     "SAMBANOVA": "compatible",
     "SGLANG": "self_hosted",
@@ -173,10 +172,10 @@ _HOME = {
     "SigV4": "sigv4",
     "TEI": "self_hosted",
     "TGI": "self_hosted",
-    "TOGETHER": "catalog",
+    "TOGETHER": "openai_format",
     "VLLM": "self_hosted",
     "VOYAGE": "compatible",
-    "XAI": "catalog",
+    "XAI": "openai_format",
     "ZAI": "compatible",
     "azure": "azure_openai",
     "bedrock": "amazon_bedrock",

@@ -10,8 +10,7 @@ import pytest
 
 from asgi_aiproxy.dialects import OPENAI_CHAT
 from asgi_aiproxy.dialects.base import Operation
-from asgi_aiproxy.providers import Provider, azure, openai_compatible
-from asgi_aiproxy.providers.catalog import (
+from asgi_aiproxy.providers import (
     CEREBRAS,
     DEEPSEEK,
     FIREWORKS,
@@ -22,6 +21,9 @@ from asgi_aiproxy.providers.catalog import (
     PERPLEXITY,
     TOGETHER,
     XAI,
+    Provider,
+    azure,
+    openai_compatible,
 )
 
 CHAT = Operation("chat.completions", "/chat/completions", chat=True)
