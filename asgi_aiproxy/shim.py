@@ -47,7 +47,7 @@ from asgi_aiproxy.exchange.operation_matcher import OperationMatcher
 from asgi_aiproxy.exchange.receipts import Receipts
 from asgi_aiproxy.exchange.relay import Relay
 from asgi_aiproxy.exchange.request import GatewayRequest
-from asgi_aiproxy.exchange.responses import SSEResponder, send_whole
+from asgi_aiproxy.exchange.responses import SSEResponder, send_whole, streams_events
 from asgi_aiproxy.hooks.base import BeforeHook, Hook
 from asgi_aiproxy.hooks.chain import HookChain, as_hooks
 from asgi_aiproxy.inspection import inspect_fields
@@ -319,7 +319,8 @@ class Shim(TypedCalls, ExplainsCalls):
             keepalive = self._keepalive if memory is None else 0.0
             try:
                 with monitor:
-                    if call.stream and operation.chat:
+                    router = self._relay.router
+                    if call.stream if operation.chat else streams_events(call, router):
                         await SSEResponder(
                             send, face, exchange, total=self._total, keepalive=keepalive
                         ).run()

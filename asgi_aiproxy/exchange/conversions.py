@@ -55,8 +55,9 @@ class Conversion(msgspec.Struct, frozen=True, gc=False):
     `translate` is None if the response passes through. `media_type` is that of the client's
     response; empty if it is JSON. With `response`, it is known and no request is sent. `follow_up`
     returns the next request of the same call, if one may be needed; `parts` are requests that can
-    be sent at the same time, and `part_usage` what the response to one is charged for. `earlier`
-    are the bodies of the responses before the one that is read.
+    be sent at the same time, and `part_usage` what the response to one is charged for. If some of
+    them fail, the response has the others, provided that there is a member `reducible` of the
+    request to list in `aiproxy-ignored`. `earlier` are the bodies before the one that is read.
     """
 
     draft: ProviderRequest
@@ -66,22 +67,41 @@ class Conversion(msgspec.Struct, frozen=True, gc=False):
     follow_up: Callable[[Sequence[bytes]], FollowUp | None] | None = None
     parts: Sequence[ProviderRequest] = ()
     part_usage: Callable[[bytes], Usage | None] | None = None
+    reducible: str = ""
     earlier: tuple[bytes, ...] = ()
 
 
-def convert(request: GatewayRequest, target: Target) -> Conversion:
-    """Convert a request for a target that does not have its operation. Raises APIError."""
+def convert(request: GatewayRequest, target: Target, *, strict: bool) -> Conversion:
+    """Convert a request for a target that does not have its operation. Raises APIError.
+
+    `strict`: the response must have all that was requested.
+    """
     if request.operation.converts == "token_count":
         return _token_count(request, target)
     client = client_operation(request)
     api = operation_api(target.provider, request.operation.converts)
     if client is not None and api is not None:
-        return _convert(request, target, client, api)
+        return _convert(request, target, client, api, strict=strict)
     raise APIError(
         ErrorKind.NOT_FOUND,
         f"The provider {target.provider.name!r} of model {request.model!r} does not offer "
         f"{request.operation.name}.",
         code="unsupported_operation",
+    )
+
+
+def streams_events(request: GatewayRequest, targets: Sequence[Target]) -> bool:
+    """Whether the response is an event stream whichever target answers: each needs a conversion."""
+    client = client_operation(request)
+    if client is None or not client.streams or request.sent_once:
+        return False
+    in_form = request.form.get("stream") if request.form is not None else None
+    if not request.stream and (in_form or "").lower() not in ("true", "1"):
+        return False
+    return all(
+        request.operation.name not in target.provider.native_operations
+        and operation_api(target.provider, request.operation.converts) is not None
+        for target in targets
     )
 
 
@@ -183,7 +203,12 @@ def operation_api(provider: Provider, kind: str) -> AnyOperationAPI | None:
 
 
 def _convert(
-    request: GatewayRequest, target: Target, client: AnyClientOperation, api: AnyOperationAPI
+    request: GatewayRequest,
+    target: Target,
+    client: AnyClientOperation,
+    api: AnyOperationAPI,
+    *,
+    strict: bool,
 ) -> Conversion:
     body = request.form if request.form is not None else request.body
     wanted = client.decode_request(request.operation, body)
@@ -207,4 +232,5 @@ def _convert(
         follow_up=(lambda bodies: api.follow_up(bodies, sent)) if follows else None,
         parts=api.parts(sent),
         part_usage=lambda body: api.part_usage(body, sent),
+        reducible="" if strict else api.reducible,
     )

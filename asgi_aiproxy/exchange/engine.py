@@ -271,7 +271,7 @@ class Exchange:
     async def _attempt(self, prepared: PreparedRequest, key: Key | None) -> CommittedResponse:
         """Send the request with one key, and read the response up to the commit point."""
         request, record = self._request, self._record
-        target, draft = prepared.target, prepared.draft
+        target = prepared.target
         provider = target.provider
         if provider.credentials is not None:
             key = await self._keys.with_credential(key)
@@ -311,14 +311,14 @@ class Exchange:
         self._sample = data or first
         self._received = len(self._sample)
         record.first_byte_at = record.first_content_at = time.perf_counter()
-        record.ignored = draft.ignored
+        record.ignored = prepared.draft.ignored
         self._keys.answered(response.status, response.headers, self._relay.clock())
         return CommittedResponse(
             media_type="" if request.operation.chat else prepared.media_type(kind, translator),
             first=first,
             whole=record.finished,
             headers=response.headers,
-            ignored=draft.ignored,
+            ignored=record.ignored,
             provider=provider.name,
             key_id=record.key_id,
             redactor=redactor_for(key.secret) if key is not None else None,

@@ -1,9 +1,13 @@
 """Calls that take several requests: jobs that are polled, results that are fetched, batches.
 
 `gather` reads the response to the first request and sends the others of the conversion, with the
-same key: its follow-ups one after the other, as each depends on the responses before it, or its
-parts, of which MAX_AT_ONCE are sent at the same time. Parts keep their order. When one fails, the
-others are cancelled, and what was paid for so far is reported, so that it is recorded.
+same key: its follow-ups one after the other, as each depends on the responses before it, and its
+parts, of which MAX_AT_ONCE are sent at the same time, once the first request was answered. Parts
+keep their order.
+
+When a part fails, the call fails: the others are cancelled, and what was paid for so far is
+reported, so that it is recorded. If fewer results are useful (`Conversion.reducible`), no further
+part is sent, those under way are completed, and the response has what was answered.
 
 A vendor's answer may name the address of a follow-up. It must be the provider's own host, or be
 reached over TLS and have a name; the key is only sent within the provider's domain. Redirects are
@@ -14,8 +18,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import msgspec
@@ -26,8 +31,13 @@ from asgi_aiproxy.exchange.upstream_request import PreparedRequest, with_headers
 from asgi_aiproxy.keys import Key
 from asgi_aiproxy.messages import Usage
 from asgi_aiproxy.providers.base import Provider
-from asgi_aiproxy.translate import MAX_WHOLE
+from asgi_aiproxy.translate import MALFORMED, MAX_WHOLE, malformed_response_error
 from asgi_aiproxy.upstream.base import Headers, Transport, UpstreamResponse
+
+if TYPE_CHECKING:
+    from asgi_aiproxy.exchange.conversions import Conversion
+
+logger = logging.getLogger("asgi_aiproxy")
 
 MAX_AT_ONCE = 4  # of the parts of a call
 
@@ -93,70 +103,126 @@ async def gather(
     refusal ends the call: it is returned unread. Raises APIError.
     """
     conversion = call.prepared.conversion
-    if conversion is None or not _accepted(response):
+    if conversion is None or (conversion.follow_up is None and not conversion.parts):
         return response, call.prepared
-    if conversion.parts:
-        return await _with_parts(call, response)
-    if conversion.follow_up is None:
-        return response, call.prepared
-    bodies: tuple[bytes, ...] = ()
-    while _accepted(response):
-        try:
-            body = await _read(response)
-            following = conversion.follow_up((*bodies, body))
-        except BaseException:
-            await response.aclose()
-            raise
-        if following is None:
-            return _gathered(call, response, (*bodies, body))
-        bodies = (*bodies, body)
-        await response.aclose()
-        if following.delay:
-            await asyncio.sleep(following.delay)
-        response = await call.send(following.draft, following.method, anonymous=following.anonymous)
-    return response, call.prepared
+    try:
+        last, bodies = await _with_follow_ups(call, conversion, response)
+        if conversion.parts:
+            bodies, failures = await _with_parts(call, conversion, bodies[-1])
+            if failures:
+                call = _reduced(call, conversion, len(bodies), failures)
+    except _RefusedError as refused:
+        return refused.response, call.prepared
+    return _gathered(call, last, bodies)
 
 
 class _RefusedError(Exception):
-    """A part was refused, with this response."""
+    """A request was refused, with this response, which is not closed."""
 
     def __init__(self, response: UpstreamResponse) -> None:
         super().__init__()
         self.response = response
 
 
-async def _with_parts(
-    call: CallRequests, response: UpstreamResponse
-) -> tuple[UpstreamResponse, PreparedRequest]:
-    """Read the first response, send the parts, and read their responses."""
-    conversion = call.prepared.conversion
-    drafts = conversion.parts if conversion is not None else ()
-    bodies: list[bytes | None] = [None] * (len(drafts) + 1)
-    waiting = iter(enumerate(drafts, 1))
+_FailedPart = _RefusedError | APIError
 
-    async def read(number: int, answer: UpstreamResponse) -> None:
+
+async def _with_follow_ups(
+    call: CallRequests, conversion: Conversion, response: UpstreamResponse
+) -> tuple[UpstreamResponse, tuple[bytes, ...]]:
+    """Read a response, and those to its follow-ups. Return the last one, closed, and all bodies."""
+    bodies: tuple[bytes, ...] = ()
+    while True:
+        if not 200 <= response.status < 300:
+            raise _RefusedError(response)
         try:
-            bodies[number] = await _read(answer)
+            bodies = (*bodies, await _read(response))
         finally:
-            await answer.aclose()
+            await response.aclose()
+        following = conversion.follow_up(bodies) if conversion.follow_up is not None else None
+        if following is None:
+            return response, bodies
+        if following.delay:
+            await asyncio.sleep(following.delay)
+        response = await call.send(following.draft, following.method, anonymous=following.anonymous)
+
+
+async def _with_parts(
+    call: CallRequests, conversion: Conversion, first: bytes
+) -> tuple[tuple[bytes, ...], list[_FailedPart]]:
+    """Send the parts. Return their bodies after the first one, and what failed, if it may."""
+    bodies: list[bytes | None] = [first, *(None for _ in conversion.parts)]
+    failures: list[_FailedPart] = []
+    waiting = iter(enumerate(conversion.parts, 1))
+
+    async def send(draft: ProviderRequest) -> bytes:
+        answer = await call.send(draft)
+        body = (await _with_follow_ups(call, conversion, answer))[1][-1]
+        if conversion.reducible:
+            _usage(conversion, body)
+        return body
 
     async def work() -> None:
         for number, draft in waiting:
-            answer = await call.send(draft)
-            if not _accepted(answer):
-                raise _RefusedError(answer)
-            await read(number, answer)
+            if failures:
+                return
+            try:
+                bodies[number] = await send(draft)
+            except (_RefusedError, APIError) as failure:
+                if not conversion.reducible:
+                    raise
+                failures.append(failure)
 
+    if conversion.reducible:
+        _usage(conversion, first)  # fails before others are paid for
     try:
-        await read(0, response)
-        await _all(*(work() for _ in range(min(MAX_AT_ONCE, len(drafts)))))
-    except _RefusedError as refused:
-        _report(call, bodies)
-        return refused.response, call.prepared
+        await _all(*(work() for _ in range(min(MAX_AT_ONCE, len(conversion.parts)))))
     except BaseException:
-        _report(call, bodies)
+        _report(call, conversion, bodies)
         raise
-    return _gathered(call, response, tuple(body for body in bodies if body is not None))
+    finally:
+        for failure in failures:
+            if isinstance(failure, _RefusedError):
+                await failure.response.aclose()
+    return tuple(body for body in bodies if body is not None), failures
+
+
+def _report(call: CallRequests, conversion: Conversion, bodies: Sequence[bytes | None]) -> None:
+    """Report what the parts that were answered are charged for."""
+    for body in bodies:
+        with contextlib.suppress(APIError):  # the call fails with another error
+            usage = _usage(conversion, body) if body is not None else None
+            if usage is not None:
+                call.paid(usage)
+
+
+def _usage(conversion: Conversion, body: bytes) -> Usage | None:
+    """What a part is charged for. Raises APIError if its response has no result."""
+    try:
+        return conversion.part_usage(body) if conversion.part_usage is not None else None
+    except MALFORMED as error:
+        raise malformed_response_error() from error
+
+
+def _reduced(
+    call: CallRequests,
+    conversion: Conversion,
+    count: int,
+    failures: Sequence[_FailedPart],
+) -> CallRequests:
+    """The call with fewer results than requested, which is logged, and listed for the client."""
+    failure = failures[0]
+    logger.warning(
+        "provider %s: %d of %d requests of a call were answered; one failed (%s)",
+        call.prepared.target.provider.name,
+        count,
+        len(conversion.parts) + 1,
+        failure.response.status if isinstance(failure, _RefusedError) else failure.kind.value,
+    )
+    draft = call.prepared.draft
+    draft = msgspec.structs.replace(draft, ignored=(*draft.ignored, conversion.reducible))
+    prepared = msgspec.structs.replace(call.prepared, draft=draft)
+    return msgspec.structs.replace(call, prepared=prepared)
 
 
 async def _all(*coroutines: Coroutine[Any, Any, None]) -> None:
@@ -172,23 +238,6 @@ async def _all(*coroutines: Coroutine[Any, Any, None]) -> None:
         for each in ended:
             if isinstance(each, _RefusedError) and each is not raised:
                 await each.response.aclose()
-
-
-def _report(call: CallRequests, bodies: Sequence[bytes | None]) -> None:
-    """Report what the parts that were answered are charged for."""
-    conversion = call.prepared.conversion
-    if conversion is None or conversion.part_usage is None:
-        return
-    for body in bodies:
-        if body is not None:
-            with contextlib.suppress(APIError, ValueError):  # the call fails with another error
-                usage = conversion.part_usage(body)
-                if usage is not None:
-                    call.paid(usage)
-
-
-def _accepted(response: UpstreamResponse) -> bool:
-    return 200 <= response.status < 300
 
 
 def _gathered(

@@ -25,6 +25,9 @@ from asgi_aiproxy.dialects.base import InboundDialect
 from asgi_aiproxy.errors import AIProxyError, APIError, internal_error
 from asgi_aiproxy.exchange.engine import Exchange
 from asgi_aiproxy.exchange.relay import CommittedResponse
+from asgi_aiproxy.exchange.request import GatewayRequest
+from asgi_aiproxy.exchange.targets import allowed_targets
+from asgi_aiproxy.providers.base import Router
 from asgi_aiproxy.providers.vendor_headers import RATE_LIMIT_PREFIXES, RESPONSE_HEADERS
 
 logger = logging.getLogger("asgi_aiproxy")
@@ -166,6 +169,18 @@ class SSEResponder:
             pass  # the next write raises it again
         finally:
             self._keepalive_task = None
+
+
+def streams_events(call: GatewayRequest, router: Router) -> bool:
+    """Whether the response to an operation besides chat certainly is an event stream."""
+    if not call.operation.converts:
+        return False
+    from asgi_aiproxy.exchange import conversions  # (with all operations)
+
+    try:
+        return conversions.streams_events(call, allowed_targets(router, call))
+    except APIError:  # the exchange will fail with it
+        return False
 
 
 async def send_whole(send: Send, exchange: Exchange, *, total: float | None) -> None:

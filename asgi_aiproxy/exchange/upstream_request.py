@@ -174,7 +174,7 @@ def prepare_request(
             else:
                 from asgi_aiproxy.exchange.conversions import convert  # (with other dialects)
 
-                conversion = convert(request, target)
+                conversion = convert(request, target, strict=strict)
                 draft = conversion.draft
         except RecursionError:
             raise invalid("The request is nested too deeply to be translated.") from None

@@ -11,10 +11,11 @@ So n client APIs and m vendor APIs need n + m classes. A provider that has the c
 names the operation in its `native_operations`: then requests and responses pass through unchanged.
 
 Some vendors need several requests for one call. `follow_up` returns the next one from the bodies
-received so far: to poll a job, to fetch its result. `parts` are requests that do not depend on one
-another, and are sent at the same time: to embed more texts than one request may have. Then
-`decode_response` takes the bodies of all. None of them keeps state, so that an attempt that fails
-can begin again with another key.
+received so far: to poll a job, to fetch its result. Then `decode_response` takes the bodies of all.
+`parts` are requests that do not depend on one another, and are sent at the same time: to embed more
+texts than one request may have, to make several images. Each may have its own follow-ups;
+`decode_response` takes the last body of each. None of them keeps state, so that an attempt that
+fails can begin again with another key.
 
 Pure: no I/O.
 """
@@ -80,11 +81,15 @@ class OperationAPI(ABC, Generic[RequestT, ResponseT]):
     - `operation`: the name in `native_operations` of providers that have this API; empty if it is
       only found in `Provider.operations`.
     - `passes`: the response is passed on to the client unchanged, as sound is. It is not decoded.
+    - `reducible`: the member of a client's request with the number of `parts`, if fewer of them are
+      worth returning. When one fails, the response has those that were answered, and the member is
+      listed in `aiproxy-ignored`. Empty: then the call fails.
     """
 
     kind: ClassVar[str]
     operation: ClassVar[str] = ""
     passes: ClassVar[bool] = False
+    reducible: ClassVar[str] = ""
 
     @abstractmethod
     def encode_request(self, request: RequestT) -> ProviderRequest:
@@ -94,7 +99,8 @@ class OperationAPI(ABC, Generic[RequestT, ResponseT]):
     def decode_response(self, bodies: Sequence[bytes], request: RequestT) -> ResponseT:
         """Read the response; raises APIError if it is invalid.
 
-        `bodies` are those of the first response and of all follow-ups.
+        `bodies` are those of the first response and of all follow-ups; with `parts`, the last of
+        each part.
         """
 
     def follow_up(self, bodies: Sequence[bytes], request: RequestT) -> FollowUp | None:
@@ -108,7 +114,8 @@ class OperationAPI(ABC, Generic[RequestT, ResponseT]):
     def part_usage(self, body: bytes, request: RequestT) -> Usage | None:
         """What the response to the first request, or to one of `parts`, is charged for.
 
-        It is recorded if another part fails. Raises APIError or ValueError if it is invalid.
+        It is recorded if another part fails. Raises APIError if the response has no result, or
+        APIError or ValueError if it is invalid.
         """
         return None
 
@@ -120,9 +127,11 @@ class ClientOperation(ABC, Generic[RequestT, ResponseT]):
     - `endpoints`: the paths that are served, with their operations, for APIs that belong to no
       dialect. See `OperationFace`.
     - `request_headers`: the headers that pass through to a vendor with the client's API.
+    - `streams`: the response is an event stream if the client requests that with `stream`.
     """
 
     kind: ClassVar[str]
+    streams: ClassVar[bool] = False
     endpoints: ClassVar[Mapping[str, Operation]] = {}
     request_headers: ClassVar[frozenset[str]] = frozenset()
 

@@ -98,6 +98,7 @@ class OpenAITranscriptionClient(ClientOperation[TranscriptionRequest, Transcript
     """OpenAI's API for transcription, as clients use it."""
 
     kind: ClassVar[str] = "transcription"
+    streams: ClassVar[bool] = True
 
     def decode_request(self, operation: Operation, body: bytes | Form) -> TranscriptionRequest:
         """Read a form."""

@@ -3,10 +3,13 @@
 POST /v1/images/generations and /v1/images/edits:
 https://platform.openai.com/docs/api-reference/images
 
-A vendor that makes one image per request is sent `n` of them, one after the other (`ImagesAPI`).
+A vendor that makes one image per request is sent `n` of them (`ImagesAPI`): one, and when it was
+answered the others, some at the same time. Images cost too much to be thrown away: if one of them
+is not made, the response has the others.
+
 What vendors do not have is refused if it would be another image (`mask`, a size), and else listed
 as ignored (`quality`, `style` ...). Only OpenAI's API streams partial images: other vendors' images
-are sent as one event each.
+are sent as one event each, after keep-alives.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ from asgi_aiproxy.dialects.base import Clock, Operation, ProviderRequest
 from asgi_aiproxy.dialects.openai_chat.native_stream import openai_usage
 from asgi_aiproxy.errors import APIError, invalid
 from asgi_aiproxy.messages import Usage
-from asgi_aiproxy.operations.base import ClientOperation, FollowUp, OperationAPI, read_json
+from asgi_aiproxy.operations.base import ClientOperation, OperationAPI, read_json
 from asgi_aiproxy.operations.forms import Form, FormFile, memory_file, number
 
 EDITS = "images.edits"
@@ -94,6 +97,7 @@ class ImagesAPI(OperationAPI[ImagesRequest, ImagesResponse]):
     """
 
     kind: ClassVar[str] = "images"
+    reducible: ClassVar[str] = "n"
     edits: ClassVar[bool] = True
 
     @abstractmethod
@@ -112,11 +116,13 @@ class ImagesAPI(OperationAPI[ImagesRequest, ImagesResponse]):
             raise unsupported("image", "the provider of this model does not edit images")
         return self.encode_one(request)
 
-    def follow_up(self, bodies: Sequence[bytes], request: ImagesRequest) -> FollowUp | None:
-        """The request for the next image."""
-        if len(bodies) >= request.n:
-            return None
-        return FollowUp(draft=self.encode_one(request), method="POST")
+    def parts(self, request: ImagesRequest) -> Sequence[ProviderRequest]:
+        """The requests for the images after the first one."""
+        return [self.encode_one(request) for _ in range(request.n - 1)]
+
+    def part_usage(self, body: bytes, request: ImagesRequest) -> Usage | None:
+        """What the images of one response cost."""
+        return join([self.decode_one(body, request)]).usage
 
     def decode_response(self, bodies: Sequence[bytes], request: ImagesRequest) -> ImagesResponse:
         """Read all images."""
@@ -143,6 +149,7 @@ class OpenAIImagesClient(ClientOperation[ImagesRequest, ImagesResponse]):
     """OpenAI's API for images, as clients use it. `now` returns Unix seconds."""
 
     kind: ClassVar[str] = "images"
+    streams: ClassVar[bool] = True
 
     def __init__(self, *, now: Clock = time.time) -> None:
         self._now = now
@@ -178,7 +185,7 @@ class OpenAIImagesClient(ClientOperation[ImagesRequest, ImagesResponse]):
             images=images,
             mask=mask,
             url=wanted == "url",
-            stream=fields.get("stream") in (True, "true", "1"),
+            stream=str(fields.get("stream")).lower() in ("true", "1"),
             rest={
                 name: value
                 for name, value in fields.items()

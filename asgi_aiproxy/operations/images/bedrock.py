@@ -13,7 +13,7 @@ from asgi_aiproxy.dialects import _parsing
 from asgi_aiproxy.dialects.base import ProviderRequest
 from asgi_aiproxy.errors import APIError, ErrorKind
 from asgi_aiproxy.messages import Usage
-from asgi_aiproxy.operations.base import FollowUp, read_object
+from asgi_aiproxy.operations.base import read_object
 from asgi_aiproxy.operations.bedrock import invoke_path, no_such_operation
 from asgi_aiproxy.operations.images.base import (
     GeneratedImage,
@@ -87,9 +87,9 @@ class BedrockImages(ImagesAPI):
         known = ("seed", "negative_prompt", *(("quality",) if quality in ("high", "hd") else ()))
         return {**body, "imageGenerationConfig": config}, other_members(request, known)
 
-    def follow_up(self, bodies: Sequence[bytes], request: ImagesRequest) -> FollowUp | None:
-        """The request for the next image; Nova Canvas makes all at once."""
-        return None if "nova-canvas" in request.model else super().follow_up(bodies, request)
+    def parts(self, request: ImagesRequest) -> Sequence[ProviderRequest]:
+        """The requests for the images after the first one; Nova Canvas makes all at once."""
+        return () if "nova-canvas" in request.model else super().parts(request)
 
     def decode_one(self, body: bytes, request: ImagesRequest) -> ImagesResponse:
         """Read a response; a filtered image has a reason instead."""

@@ -2,8 +2,8 @@
 
 https://docs.bfl.ai/quick_start/generating_images
 
-One call makes one image: submit, then GET the job's `polling_url` every half a second until it is
-ready. Its image is at an address that needs no key and ends after ten minutes; it is fetched unless
+A job makes one image: submit, then GET its `polling_url` every half a second until it is ready. The
+image is at an address that needs no key and ends after ten minutes; it is fetched unless
 the client requested a URL.
 """
 
@@ -45,8 +45,6 @@ class FluxImages(ImagesAPI):
 
     def encode_one(self, request: ImagesRequest) -> ProviderRequest:
         """Submit a job."""
-        if request.n > 1:
-            raise unsupported("n", "the provider of this model makes one image at once")
         if len(request.images) > _MOST_IMAGES:
             raise unsupported("image", f"at most {_MOST_IMAGES} images can be edited together")
         body: dict[str, Any] = {"prompt": request.prompt}
@@ -88,8 +86,8 @@ class FluxImages(ImagesAPI):
         return ImagesResponse(model=request.model, images=(image,), usage=Usage(images=1))
 
     def decode_response(self, bodies: Sequence[bytes], request: ImagesRequest) -> ImagesResponse:
-        """Read the last response."""
-        return self.decode_one(bodies[-1], request)
+        """Read the last response of each job."""
+        return super().decode_response(bodies if request.n > 1 else bodies[-1:], request)
 
 
 def _sample(job: dict[str, Any], body: bytes) -> str:

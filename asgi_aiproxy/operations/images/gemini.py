@@ -17,7 +17,7 @@ from asgi_aiproxy.dialects.base import ProviderRequest
 from asgi_aiproxy.dialects.gemini.request_encoder import method_path
 from asgi_aiproxy.errors import APIError, ErrorKind
 from asgi_aiproxy.messages import Usage
-from asgi_aiproxy.operations.base import FollowUp, read_object
+from asgi_aiproxy.operations.base import read_object
 from asgi_aiproxy.operations.images.base import (
     GeneratedImage,
     ImagesAPI,
@@ -64,9 +64,9 @@ class GeminiImages(ImagesAPI):
         path = method_path(request.model, "generateContent")
         return ProviderRequest(path, body, ignored=other_members(request))
 
-    def follow_up(self, bodies: Sequence[bytes], request: ImagesRequest) -> FollowUp | None:
-        """The request for the next image; Imagen makes all at once."""
-        return None if _is_imagen(request) else super().follow_up(bodies, request)
+    def parts(self, request: ImagesRequest) -> Sequence[ProviderRequest]:
+        """The requests for the images after the first one; Imagen makes all at once."""
+        return () if _is_imagen(request) else super().parts(request)
 
     def decode_one(self, body: bytes, request: ImagesRequest) -> ImagesResponse:
         """Read a response."""

@@ -79,6 +79,10 @@ class WorkflowImages(ImagesAPI):
         }
         return _fill(self._template, values)
 
+    def parts(self, request: ImagesRequest) -> Sequence[ProviderRequest]:
+        """No further request: the workflow makes all images."""
+        return ()
+
     def follow_up(self, bodies: Sequence[bytes], request: ImagesRequest) -> FollowUp | None:
         """Wait for the workflow, or fetch the next image."""
         found = self.files(bodies)
