@@ -275,6 +275,7 @@ THIRD: dict[str, set[str]] = {
     "services.bounded_responses": {"httpx2"},
     "services.identity_providers": {"authlib", "httpx2"},
     "services.oidc": {"authlib", "joserfc"},
+    "services.passkeys": {"webauthn"},
     "stores.redis.connection": {"redis"},
     "upstream.httpx": {"httpx"},
     "upstream.connect": {"certifi"},

@@ -29,6 +29,7 @@ from typing import Literal
 import msgspec
 
 from asgi_aiproxy.accounts.groups import Account
+from asgi_aiproxy.accounts.passkey import Passkey
 from asgi_aiproxy.accounts.table import NoSuchRowError, RowExistsError
 from asgi_aiproxy.accounts.tokens import Tokens
 from asgi_aiproxy.accounts.totp import SecondFactor
@@ -84,7 +85,8 @@ class User(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     - `access_token`: the digest of its access token for One API's management calls.
     - `invite_code`: by which new users name it; `inviter_id` is the user that it has named.
     - `identities`: the accounts at identity providers with which it signs in (`issuer subject`).
-    - `totp`: its second factor, which it needs to sign in.
+    - `totp`: its second factor, which it needs to sign in with a password or at a provider.
+    - `passkeys`: the passkeys with which it signs in.
     - `created`, `signed_in`: Unix times; `links`: its one-time links.
     """
 
@@ -102,6 +104,7 @@ class User(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     inviter_id: int = 0
     identities: tuple[str, ...] = ()
     totp: SecondFactor | None = None
+    passkeys: tuple[Passkey, ...] = ()
     created: float = 0.0
     signed_in: float = 0.0
     links: dict[LinkKind, OneTimeLink] = {}
@@ -125,7 +128,8 @@ class User(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def session_proof(self) -> str:
         """A digest that changes with what a user signs in with, and with its role."""
         second = self.totp.secret if self.totp is not None else ""
-        facts = (self.id, self.password, self.role, second, *sorted(self.identities))
+        linked = (*sorted(self.identities), *sorted(each.id for each in self.passkeys))
+        facts = (self.id, self.password, self.role, second, *linked)
         return hashlib.sha256("\n".join(map(str, facts)).encode()).hexdigest()
 
 

@@ -14,6 +14,7 @@ from asgi_aiproxy.services.identity_providers import IdentityProvider
 from asgi_aiproxy.services.low_balance import LowBalanceMail
 from asgi_aiproxy.services.mail import SMTPMailer
 from asgi_aiproxy.services.oidc import OIDCProvider
+from asgi_aiproxy.services.passkeys import Passkeys
 from asgi_aiproxy.services.second_factor import SecondFactors
 from asgi_aiproxy.services.sign_in import SignInService
 from asgi_aiproxy.services.sign_up import SignUpRules
@@ -82,6 +83,7 @@ def make_sign_in(settings: Settings, users: UserService) -> SignInService | None
         url=given.url,
         name=settings.console_name,
         factors=_second_factors(settings, users),
+        passkeys=_passkeys(settings, users),
         turnstile=_turnstile(settings),
         providers=[_provider(name, each, settings) for name, each in given.providers.items()],
     )
@@ -127,6 +129,17 @@ def _second_factors(settings: Settings, users: UserService) -> SecondFactors | N
             )
         return None
     return SecondFactors(users, cipher=cipher, required=required, name=settings.console_name)
+
+
+def _passkeys(settings: Settings, users: UserService) -> Passkeys | None:
+    """Return the passkeys; None if they are not enabled. Raises ConfigurationError."""
+    given = settings.accounts
+    if not given.passkeys:
+        return None
+    try:
+        return Passkeys(users, url=given.url, name=settings.console_name)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"accounts.passkeys: {error}") from error
 
 
 def _provider(name: str, given: IdentityProviderSettings, settings: Settings) -> IdentityProvider:

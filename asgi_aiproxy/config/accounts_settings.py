@@ -69,6 +69,7 @@ class AccountsSettings(BaseModel):
     - `providers`: identity providers, by their names in URLs.
     - `turnstile`: a check of persons at sign-up and before mail is sent.
     - `second_factor`: the roles whose users need a second factor.
+    - `passkeys`: whether users may sign in with passkeys, for which `url` must have a host name.
     - `confirm_minutes`: for how long a sign-in is enough for actions of weight; 0: always.
     - `low_balance`: from which of the `budget_alerts.thresholds` on a user is sent a mail.
     """
@@ -86,5 +87,6 @@ class AccountsSettings(BaseModel):
     providers: dict[str, IdentityProviderSettings] = {}
     turnstile: TurnstileSettings | None = None
     second_factor: list[Literal["user", "operator", "root"]] = []
+    passkeys: bool = False
     confirm_minutes: float = Field(default=10.0, ge=0)
     low_balance: float = Field(default=0.8, gt=0, le=1)

@@ -148,6 +148,7 @@ class Console:
             users=users is not None,
             external=users is not None and bool(users.external.providers),
             second_factors=users is not None and users.factors is not None,
+            passkeys=users is not None and users.passkeys is not None,
         )
         self._router = router_of(self.routes, self._run)
 

@@ -57,6 +57,21 @@ class FactorStep(msgspec.Struct, frozen=True, kw_only=True):
     own: bool = False
 
 
+class PasskeyStep(msgspec.Struct, frozen=True, kw_only=True):
+    """A page has a challenge for a passkey, which is `options` for the browser.
+
+    To sign in, `next` is the page to continue with. To add one, `user` and `proof` say to whom, and
+    `name` is that of the new passkey.
+    """
+
+    challenge: str
+    options: str
+    next: str = ""
+    user: str = ""
+    proof: str = ""
+    name: str = ""
+
+
 class StepStore:
     """Steps in `store`. Methods may raise StoreUnavailableError."""
 

@@ -41,6 +41,7 @@ from asgi_aiproxy.services.base import Actor
 from asgi_aiproxy.services.external_sign_in import ExternalSignIn
 from asgi_aiproxy.services.identity_providers import IdentityProvider
 from asgi_aiproxy.services.mail import Mail, Mailer
+from asgi_aiproxy.services.passkeys import Passkeys
 from asgi_aiproxy.services.second_factor import SecondFactors
 from asgi_aiproxy.services.sign_up import SIGN_UPS, SignUp, SignUpForm, SignUpRules
 from asgi_aiproxy.services.turnstile import Turnstile
@@ -64,6 +65,7 @@ class SignInService:
     - `name`: the name of the gateway in mail.
     - `providers`: identity providers at which users sign in.
     - `factors`: second factors; None: there are none.
+    - `passkeys`: passkeys; None: there are none.
     - `turnstile`: checks that sign-up and mail are requested by persons; None: nothing is checked.
     - `clock`: returns Unix time in seconds.
 
@@ -80,6 +82,7 @@ class SignInService:
         name: str = "AI gateway",
         providers: Iterable[IdentityProvider] = (),
         factors: SecondFactors | None = None,
+        passkeys: Passkeys | None = None,
         turnstile: Turnstile | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -88,6 +91,7 @@ class SignInService:
         self.mailer = mailer
         self.url = url.rstrip("/")
         self.factors = factors
+        self.passkeys = passkeys
         self.turnstile = turnstile
         self.new_users = SignUp(service, self.rules, clock=clock)
         self.external = ExternalSignIn(service, self.new_users, providers)
@@ -110,9 +114,7 @@ class SignInService:
             message = "The user name or the password is wrong."
             raise APIError(ErrorKind.UNAUTHORIZED, message, code="credentials")
         await give_back(self._store, taken)
-        if self.rules.verify and user.email and not user.email_verified:
-            message = "Verify your e-mail address first: open the link in the mail sent to it."
-            raise APIError(ErrorKind.FORBIDDEN, message, code="email")
+        self._check_address(user)
         if self.service.passwords.is_outdated(stored):
             fresh = await self.service.passwords.hash(password)
 
@@ -122,6 +124,19 @@ class SignInService:
 
             _, user = await self._users.edit(user.id, change)
         return user
+
+    async def verify_passkey(
+        self, passkeys: Passkeys, challenge: str, response: str, by: Actor
+    ) -> User:
+        """Return the user of the passkey that has signed a challenge, see `Passkeys.verify`."""
+        user = await passkeys.verify(challenge, response, by)
+        self._check_address(user)
+        return user
+
+    def _check_address(self, user: User) -> None:
+        if self.rules.verify and user.email and not user.email_verified:
+            message = "Verify your e-mail address first: open the link in the mail sent to it."
+            raise APIError(ErrorKind.FORBIDDEN, message, code="email")
 
     async def signed_in(self, user: User, by: Actor) -> User:
         """Record that a user has taken all steps of a sign-in."""

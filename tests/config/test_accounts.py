@@ -89,6 +89,7 @@ async def test_the_check_of_persons_is_that_of_the_settings(tmp_path: Path) -> N
 
 
 REDIS = BASE.replace("[providers", 'redis_url = "redis://127.0.0.1:1"\n[providers')
+PASSKEYS = "[accounts]\nenabled = true\npasskeys = true\n"
 SECOND = '[accounts]\nenabled = true\nsecond_factor = ["root"]\n'
 
 
@@ -106,9 +107,23 @@ async def test_second_factors_are_offered_where_their_secrets_are_safe(tmp_path:
         assert (await browser.send("GET", "/console/sign-in/code")).status == 400
 
 
+async def test_users_sign_in_with_passkeys_where_they_are_enabled(tmp_path: Path) -> None:
+    url = 'url = "https://ai.example.com/console"\n'
+    for text, status in ((PASSKEYS + url, 200), (SECOND, 404)):
+        app = gateway(tmp_path, BASE + text)
+        async with asgi.lifespan(app):
+            browser = Browser(app, "/console", root_path="")
+            page = await browser.open("/sign-in")
+            assert ("Sign in with a passkey" in page.text) is (status == 200)
+            assert (await browser.open("/sign-in/passkey")).status == (
+                400 if status == 200 else 404
+            )
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        (BASE + PASSKEYS, "accounts.passkeys: Passkeys: url must be"),
         (REDIS + SECOND, "sealing_keys"),
         (BASE + PROVIDERS.replace("url =", "# url ="), "accounts.url"),
         (BASE + PROVIDERS.replace("https://login", "http://login"), "providers.corp: issuer"),

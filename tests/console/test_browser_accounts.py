@@ -13,7 +13,6 @@ from urllib.parse import urlsplit
 import pyotp
 import pytest
 from starlette.applications import Starlette
-from starlette.routing import Mount
 
 from asgi_aiproxy import AdminApp, MemoryStore
 from asgi_aiproxy.accounts.passwords import Passwords
@@ -21,6 +20,7 @@ from asgi_aiproxy.console import Console
 from asgi_aiproxy.keys.encryption import NoEncryption
 from asgi_aiproxy.services.mail import Mail
 from asgi_aiproxy.services.oidc import OIDCProvider
+from asgi_aiproxy.services.passkeys import Passkeys
 from asgi_aiproxy.services.second_factor import SecondFactors
 from asgi_aiproxy.services.sign_in import SignInService
 from asgi_aiproxy.services.sign_up import SignUpRules
@@ -65,7 +65,7 @@ def site() -> Iterator[Site]:
 
     with identity_provider() as provider:
         provider.person = {**ANN, "email": "ben@example.com", "preferred_username": "ben"}
-        provider.url = provider.url.replace("127.0.0.1", "localhost")  # another site
+        # It is another site: the console is at localhost.
         corp = OIDCProvider(
             "corp", label="Corp", issuer=provider.url, client_id=CLIENT, client_secret=SECRET
         )
@@ -76,9 +76,14 @@ def site() -> Iterator[Site]:
             providers=[corp],
             factors=SecondFactors(service, cipher=NoEncryption(), clock=found.now),
         )
-        console = Console(AdminApp(store, token=ROOT, users=service), users=users)
-        with serve_in_thread(Starlette(routes=[Mount("/a/console", console)])) as url:
-            found.console = users.url = f"{url}/a/console"
+        app = Starlette()
+        with serve_in_thread(app) as url:
+            # A passkey belongs to a host name, not to an IP address.
+            found.console = users.url = url.replace("127.0.0.1", "localhost") + "/a/console"
+            users.passkeys = Passkeys(service, url=found.console)
+            app.mount(
+                "/a/console", Console(AdminApp(store, token=ROOT, users=service), users=users)
+            )
             yield found
 
 
@@ -155,3 +160,50 @@ def test_a_user_signs_up_and_in_with_a_second_factor_and_ends_a_session(site: Si
         assert urlsplit(page.url).path == "/a/console/"
         entries = [each for each in page.log("browser") if each["source"] != "network"]
         assert [each for each in entries if each["level"] in ("SEVERE", "WARNING")] == []
+
+
+def test_a_user_signs_in_with_a_passkey_and_a_cancelled_one_is_explained(site: Site) -> None:
+    with browser() as page:
+        page.open(f"{site.console}/sign-up")
+        for name, value in {
+            "username": "ann", "email": "ann@example.com", "password": PASSWORD
+        }.items():  # fmt: skip
+            page.type(f"#f-{name}", value)
+        press(page, "/sign-up")
+        page.wait("An e-mail was sent")
+        link = re.search(r"http://\S+", site.mails[-1].text)
+        assert link
+        page.open(link[0])
+        press(page, "/verify-email")
+        page.wait("is verified")
+        sign_in(page, site)
+        page.wait("Home", "h1")
+
+        device = {"protocol": "ctap2", "transport": "internal", "hasResidentKey": True}
+        device |= {"hasUserVerification": True, "isUserVerified": True}
+        authenticator = page.command("webauthn/authenticator", device)
+        page.open(f"{site.console}/my/account")
+        page.type("#f-name", "laptop")
+        press(page, "/my/account/passkeys")
+        page.wait("Created.")
+        page.wait("laptop", "#passkeys ~ .scroll")
+        check(page, site, "passkeys")
+        page.click("header form[action$='/sign-out'] button")
+        page.wait("Sign in", "h1")
+        check(page, site, "sign-in-passkey")
+        press(page, "/sign-in/passkey")
+        page.wait("Home", "h1")
+        page.wait("ann", "header")
+        page.click("header form[action$='/sign-out'] button")
+        page.wait("Sign in", "h1")
+
+        # A person that cannot unlock the device is not signed in, and may try again.
+        verified = f"webauthn/authenticator/{authenticator}/uv"
+        page.command(verified, {"isUserVerified": False})
+        press(page, "/sign-in/passkey")
+        page.wait("No passkey was used")
+        check(page, site, "passkey-failed")
+        assert page.script("return document.activeElement.id") == "retry"
+        page.command(verified, {"isUserVerified": True})
+        page.click("#retry")
+        page.wait("Home", "h1")

@@ -73,7 +73,9 @@ async def test_no_action_of_weight_happens_without_the_secret() -> None:
 
 def test_each_action_of_weight_has_a_page_to_show_again() -> None:
     """Else the cookie of the new session would be lost when the action fails."""
-    routes = site(factors={}, providers=[provider_at("https://issuer.test")]).console.routes
+    routes = site(
+        factors={}, providers=[provider_at("https://issuer.test")], passkeys=True
+    ).console.routes
     assert len(weighty(routes)) > 15
     assert all(route.again is not None for route in weighty(routes))
 

@@ -25,12 +25,14 @@ from hypothesis import given, settings, strategies as st
 
 from asgi_aiproxy import AdminApp, Budget, Key, KeyPool, Ledger, MemoryStore, Tokens
 from asgi_aiproxy.accounts import Account, Group
+from asgi_aiproxy.accounts.passkey import Passkey
 from asgi_aiproxy.accounts.passwords import Passwords
 from asgi_aiproxy.admin import TokenAllowance
 from asgi_aiproxy.console import Console, SessionStore
 from asgi_aiproxy.keys.encryption import NoEncryption
 from asgi_aiproxy.messages import Usage
 from asgi_aiproxy.services.oidc import OIDCProvider
+from asgi_aiproxy.services.passkeys import Passkeys
 from asgi_aiproxy.services.second_factor import SecondFactors
 from asgi_aiproxy.services.sign_in import SignInService
 from asgi_aiproxy.services.users import UserNew, UserService
@@ -96,7 +98,8 @@ async def build_with_users() -> World:
     service = UserService(store, passwords=Passwords(time_cost=1, memory_cost=64))
     corp = OIDCProvider("corp", issuer="http://127.0.0.1:9", client_id="x", client_secret="y")
     factors = SecondFactors(service, cipher=NoEncryption())
-    users = SignInService(service, providers=[corp], factors=factors)
+    passkeys = Passkeys(service, url=ORIGIN)
+    users = SignInService(service, providers=[corp], factors=factors, passkeys=passkeys)
     allowance = TokenAllowance(tokens=5, budgets=(Budget.usd(5),))
     admin = AdminApp(store, token=ROOT, pools=[pool], self_service=allowance, users=service)
     world = World(store, admin, Console(admin, users=users, confirm_seconds=None))
@@ -109,9 +112,16 @@ async def build_with_users() -> World:
             new = UserNew(username=mark, password=PASSWORD, email=f"{mark}@example.com",
                           group=tenant)  # fmt: skip
             user = (await service.create(new)).user
-            linked = (f"http://127.0.0.1:9 {mark}",)
+            signing = {
+                "identities": (f"http://127.0.0.1:9 {mark}",),
+                "passkeys": (
+                    Passkey(
+                        id=f"{mark}-passkey", public_key="", sign_count=0, name=mark, created=1
+                    ),
+                ),
+            }
             await service.users.edit(
-                user.id, lambda row, linked=linked: msgspec.structs.replace(row, identities=linked)
+                user.id, lambda row, signing=signing: msgspec.structs.replace(row, **signing)
             )
             client = world.browsers[name] = Browser(world.console)
             form = (await client.open("/sign-in")).page.form("/sign-in")
@@ -125,7 +135,8 @@ async def build_with_users() -> World:
             world.numbers[name] = user.id
             await find_sessions(world, name)
             world.values[name] = [token, user.account, str(user.id), mark, f"{mark}-exchange-0",
-                                  f"{mark}@example.com", linked[0]]  # fmt: skip
+                                  f"{mark}@example.com", f"http://127.0.0.1:9 {mark}",
+                                  f"{mark}-passkey"]  # fmt: skip
             world.markers[name] = [mark, token, user.account]
     return world
 
@@ -221,6 +232,7 @@ FIELDS = (
     "email",
     "session",
     "identity",
+    "passkey",
     "link",
 )
 

@@ -204,7 +204,7 @@ async def visitor(who: str) -> Browser:
         browser = chinese(shop.browser())
         await browser.sign_in(ROOT if who == "operator" else shop.secrets["ann"])
         return browser
-    found = site(factors={})
+    found = site(factors={}, passkeys=True)
     user = await verified(found)
     known = {"user": user, "root": await signed_in_as_root(found), "signed-out": found.browser()}
     return chinese(known[who])

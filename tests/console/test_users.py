@@ -15,6 +15,7 @@ from asgi_aiproxy.console import Console
 from asgi_aiproxy.errors import APIError
 from asgi_aiproxy.services.base import CODE, Actor
 from asgi_aiproxy.services.mail import Mail
+from asgi_aiproxy.services.passkeys import Passkeys
 from asgi_aiproxy.services.second_factor import SecondFactors
 from asgi_aiproxy.services.sign_in import SignInService
 from asgi_aiproxy.services.sign_up import SignUpRules
@@ -60,6 +61,7 @@ def site(
     factors: dict[str, Any] | None = None,
     turnstile: Turnstile | None = None,
     confirm_seconds: float | None = 600.0,
+    passkeys: bool = False,
     **rules: Any,
 ) -> Site:
     store = store if store is not None else MemoryStore()
@@ -79,6 +81,7 @@ def site(
         providers=providers,
         turnstile=turnstile,
         factors=None if factors is None else SecondFactors(service, cipher=SEALER, **factors),
+        passkeys=Passkeys(service, url=f"{ORIGIN}/c") if passkeys else None,
     )
     admin = AdminApp(store, token=ROOT, users=service, self_service=TokenAllowance(tokens=3))
     console = Console(admin, users=users, confirm_seconds=confirm_seconds)

@@ -13,6 +13,7 @@ from asgi_aiproxy.console.screens.home import home_pages
 from asgi_aiproxy.console.screens.log import log_pages
 from asgi_aiproxy.console.screens.models import model_pages
 from asgi_aiproxy.console.screens.my_account import my_account_pages
+from asgi_aiproxy.console.screens.passkeys import passkey_pages
 from asgi_aiproxy.console.screens.playground import playground_pages
 from asgi_aiproxy.console.screens.providers import provider_pages
 from asgi_aiproxy.console.screens.second_factor import second_factor_pages
@@ -34,10 +35,12 @@ def page_routes(
     users: bool,
     external: bool,
     second_factors: bool,
+    passkeys: bool,
 ) -> list[PageRoute]:
     """Return all pages: with `sign_in` those of the console's own sign-in, too, with `playground`
     the page that calls the gateway, with `users` those of users with passwords, with `external`
-    those of identity providers, with `second_factors` those of second factors.
+    those of identity providers, with `second_factors` those of second factors,
+    with `passkeys` those of passkeys.
     """
     return [
         *(sign_in_pages() if sign_in else ()),
@@ -46,6 +49,7 @@ def page_routes(
         *(user_pages() if users else ()),
         *(external_pages() if external else ()),
         *(second_factor_pages() if second_factors else ()),
+        *(passkey_pages() if passkeys else ()),
         *about_pages(),
         *language_pages(),
         *home_pages(),

@@ -28,6 +28,7 @@ async def account_page(request: PageRequest) -> PageAnswer:
         code=await tools.users.invite_code(user.id),
         external=tools.users.external,
         factors=tools.users.factors,
+        passkeys=tools.users.passkeys is not None,
     )
 
 

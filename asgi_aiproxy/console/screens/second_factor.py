@@ -10,7 +10,7 @@ from asgi_aiproxy.accounts.users import User
 from asgi_aiproxy.console.pages import PageAnswer, PageRequest, PageRoute
 from asgi_aiproxy.console.screens.my_account import account_page
 from asgi_aiproxy.console.screens.sign_in import (
-    begin_factor_step,
+    begin_step,
     new_session,
     own_user,
     step_cookie,
@@ -78,7 +78,7 @@ async def _begin(request: PageRequest) -> PageAnswer:
         secret=secret,
         own=True,
     )
-    cookie = await begin_factor_step(request, step)
+    cookie = await begin_step(request, step)
     return request.redirect(_OWN, headers=[cookie])
 
 

@@ -15,7 +15,7 @@ from asgi_aiproxy.console.security import (
     set_cookie,
 )
 from asgi_aiproxy.console.sessions import Session
-from asgi_aiproxy.console.steps import STEP_COOKIE, STEP_SECONDS, FactorStep
+from asgi_aiproxy.console.steps import STEP_COOKIE, STEP_SECONDS, FactorStep, PasskeyStep
 from asgi_aiproxy.errors import APIError, ErrorKind, invalid
 from asgi_aiproxy.principal import ANONYMOUS
 from asgi_aiproxy.services.base import Actor
@@ -26,8 +26,8 @@ _YEAR = 365 * 86400.0
 def sign_in_pages() -> list[PageRoute]:
     """Return the pages to sign in and out."""
     return [
-        PageRoute("GET", "/sign-in", "nothing", _show),
-        PageRoute("POST", "/sign-in", "nothing", _sign_in, again=_show),
+        PageRoute("GET", "/sign-in", "nothing", sign_in_page),
+        PageRoute("POST", "/sign-in", "nothing", _sign_in, again=sign_in_page),
         PageRoute("POST", "/sign-out", "token", _sign_out),
     ]
 
@@ -37,7 +37,8 @@ def language_pages() -> list[PageRoute]:
     return [PageRoute("POST", "/language", "nothing", _language)]
 
 
-async def _show(request: PageRequest) -> PageAnswer:
+async def sign_in_page(request: PageRequest) -> PageAnswer:
+    """Return the page to sign in; a visitor that has done so is sent on."""
     if request.visitor.caller is not None:
         return to_page(request, local_target(request))
     return request.page("sign_in.html", next_page=local_target(request))
@@ -66,24 +67,25 @@ async def _sign_in_user(request: PageRequest) -> PageAnswer:
 
 
 async def complete_sign_in(
-    request: PageRequest, user: User, path: str
+    request: PageRequest, user: User, path: str, *, both: bool = False
 ) -> tuple[str, list[tuple[bytes, bytes]]]:
-    """Sign in a user that has presented its first factor, or have it present the second one.
+    """Sign in a user that has presented its first factor, or have it present the second one;
+    `both`: it has presented both.
 
     Returns the path to continue with, and the headers that set cookies.
     """
     users = request.tools.users
     step = users.next_step(user)
-    if step == "done":
+    if step == "done" or (step == "code" and both):
         user = await users.signed_in(user, visitor_actor(request))
         return path, [await new_session(request, user)]
     secret = users.second_factors.new_secret(user) if step == "enrol" else ""
     begun = FactorStep(user=str(user.id), proof=user.session_proof, next=path, secret=secret)
-    cookie = await begin_factor_step(request, begun)
+    cookie = await begin_step(request, begun)
     return request.url("/sign-in/code"), [cookie]
 
 
-async def begin_factor_step(request: PageRequest, step: FactorStep) -> tuple[bytes, bytes]:
+async def begin_step(request: PageRequest, step: FactorStep | PasskeyStep) -> tuple[bytes, bytes]:
     """Remember a step; returns the header with its cookie."""
     return step_cookie(request, await request.tools.steps.begin(step, request.mount))
 
