@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from asgi_aiproxy.typed_calls import InProcess
     from asgi_aiproxy.upstream import HttpxTransport, ReqwestTransport, SocketTransport, Timeouts
     from asgi_aiproxy.usage.ledger import Ledger
-    from asgi_aiproxy.usage.record import UsageRecord, log_usage, tee
+    from asgi_aiproxy.usage.log import log_usage
+    from asgi_aiproxy.usage.record import UsageRecord
+    from asgi_aiproxy.usage.recorder import tee
     from asgi_aiproxy.usage.sinks import JSONLinesSink
 
 __version__ = "0.1.0"
@@ -125,9 +127,9 @@ _HOME = {
     "Tokens": "accounts",
     "UsageRecord": "usage.record",
     "lifespan": "hosting",
-    "log_usage": "usage.record",
+    "log_usage": "usage.log",
     "stored_tokens": "accounts",
-    "tee": "usage.record",
+    "tee": "usage.recorder",
 }
 
 __getattr__, __dir__ = on_first_use(__name__, _HOME)

@@ -34,7 +34,8 @@ from asgi_aiproxy.exchange.admission import BatchAdmission
 from asgi_aiproxy.exchange.receipts import Receipts
 from asgi_aiproxy.messages import Usage, add_usage
 from asgi_aiproxy.stores.base import Store
-from asgi_aiproxy.usage.record import Recorder, UsageRecord
+from asgi_aiproxy.usage.record import UsageRecord
+from asgi_aiproxy.usage.recorder import Recorder
 
 logger = logging.getLogger("asgi_aiproxy")
 

@@ -66,7 +66,7 @@ from asgi_aiproxy.upstream import (
     check_transport,
     default_transport,
 )
-from asgi_aiproxy.usage.record import Recorder, UsageSink, discard
+from asgi_aiproxy.usage.recorder import Recorder, UsageSink, discard
 
 if TYPE_CHECKING:
     from asgi_aiproxy.keys.resource_records import ResourceOwnership

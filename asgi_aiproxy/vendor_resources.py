@@ -60,7 +60,7 @@ from asgi_aiproxy.providers.base import Provider, Router
 from asgi_aiproxy.providers.resource_references import references
 from asgi_aiproxy.providers.vendor_resources import RESOURCE_APIS, ResourceAPI
 from asgi_aiproxy.stores.base import Store, StoreUnavailableError
-from asgi_aiproxy.usage.record import Recorder, discard
+from asgi_aiproxy.usage.recorder import Recorder, discard
 
 if TYPE_CHECKING:
     from asgi_aiproxy.passthrough import PassthroughProxy

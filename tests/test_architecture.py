@@ -631,8 +631,8 @@ PARAMETERS_NOT_DOCUMENTED: set[str] = {
     "upstream.reqwest.ReqwestTransport",
     "upstream.socket_transport.SocketTransport",
     "usage.ledger.Ledger",
+    "usage.log.log_usage",
     "usage.record.UsageRecord",
-    "usage.record.log_usage",
     "usage.sinks.JSONLinesSink",
 }
 # Parameters that mean the same everywhere, and are there for tests.

@@ -29,7 +29,7 @@ from asgi_aiproxy.quotas.grants import reserve
 from asgi_aiproxy.stores import MemoryStore, Store
 from asgi_aiproxy.testing import serve
 from asgi_aiproxy.upstream import HttpxTransport
-from asgi_aiproxy.usage.record import Recorder
+from asgi_aiproxy.usage.recorder import Recorder
 from asgi_aiproxy.vendor_resources import VendorResources
 from tests.support import asgi_client as asgi
 from tests.test_vendor_resources import Vendor, anthropic_result, line, openai_result

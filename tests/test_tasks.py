@@ -92,7 +92,7 @@ AWAITED = {
     "upstream.connection",
     "upstream.httpx",
     "upstream.reqwest",
-    "usage.record",
+    "usage.recorder",
 }
 
 

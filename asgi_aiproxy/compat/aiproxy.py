@@ -40,7 +40,7 @@ from asgi_aiproxy.passthrough import PassthroughProxy
 from asgi_aiproxy.providers import ANTHROPIC, COZE, GEMINI, OPENAI, Provider
 from asgi_aiproxy.shim import OpenAIShim, Shim
 from asgi_aiproxy.upstream import Transport
-from asgi_aiproxy.usage.record import UsageSink, discard
+from asgi_aiproxy.usage.recorder import UsageSink, discard
 
 # The members of a body that choose a provider, or continue one of its conversations.
 _EXTENSIONS = ("provider", "openai", "gemini", "bing", "coze", "claude")

@@ -17,7 +17,7 @@ from asgi_aiproxy.middleware.auth import Verify
 from asgi_aiproxy.providers import ModelOffer, Provider, Router, Target
 from asgi_aiproxy.shim import AIShim
 from asgi_aiproxy.upstream import Transport
-from asgi_aiproxy.usage.record import UsageSink, discard
+from asgi_aiproxy.usage.recorder import UsageSink, discard
 
 _CHAT = ("/v1/chat/completions", "/v1/object/completions", "/proxies/v1/chat/completions")
 _IMAGES = (

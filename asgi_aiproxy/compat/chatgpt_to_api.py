@@ -28,7 +28,7 @@ from asgi_aiproxy.shim import OpenAIShim
 from asgi_aiproxy.stores import MemoryStore, Store
 from asgi_aiproxy.stores.base import StoreUnavailableError
 from asgi_aiproxy.upstream import Transport
-from asgi_aiproxy.usage.record import UsageSink, discard
+from asgi_aiproxy.usage.recorder import UsageSink, discard
 
 _ACCESS_TOKEN = "eyJ"  # noqa: S105 (the beginning of a JSON web token)
 _PLUGINS = policy.retired("ChatGPT's plugins", "Use tools: send 'tools' instead of 'plugin_ids'.")

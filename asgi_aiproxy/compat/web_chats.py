@@ -16,7 +16,7 @@ from asgi_aiproxy.providers import Provider, bearer
 from asgi_aiproxy.shim import OpenAIShim
 from asgi_aiproxy.upstream import Transport
 from asgi_aiproxy.upstream.base import UpstreamRequest
-from asgi_aiproxy.usage.record import UsageSink
+from asgi_aiproxy.usage.recorder import UsageSink
 
 if TYPE_CHECKING:
     from asgi_aiproxy.compat.routing import CompatApp

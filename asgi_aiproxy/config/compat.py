@@ -23,7 +23,7 @@ from asgi_aiproxy.prices import Pricing
 from asgi_aiproxy.providers import ANTHROPIC, COZE, GEMINI, OPENAI, Provider, Router
 from asgi_aiproxy.stores import Store
 from asgi_aiproxy.upstream import Transport
-from asgi_aiproxy.usage.record import UsageSink
+from asgi_aiproxy.usage.recorder import UsageSink
 
 if TYPE_CHECKING:
     from asgi_aiproxy.config.settings import Settings

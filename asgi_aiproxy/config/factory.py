@@ -65,7 +65,8 @@ from asgi_aiproxy.shim import AIShim
 from asgi_aiproxy.stores import MemoryStore, Store
 from asgi_aiproxy.telemetry.metrics import Metrics
 from asgi_aiproxy.upstream import Timeouts, Transport, default_transport
-from asgi_aiproxy.usage.record import UsageSink, discard, log_usage, tee
+from asgi_aiproxy.usage.log import log_usage
+from asgi_aiproxy.usage.recorder import UsageSink, discard, tee
 
 if TYPE_CHECKING:
     from asgi_aiproxy.config.limit_settings import LoadSheddingSettings

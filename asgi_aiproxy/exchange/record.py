@@ -26,7 +26,8 @@ from asgi_aiproxy.exchange.admission import (
 from asgi_aiproxy.exchange.attribution import NO_LABELS, Labels
 from asgi_aiproxy.messages import Usage, add_usage
 from asgi_aiproxy.upstream.base import UpstreamResponse
-from asgi_aiproxy.usage.record import Attempt, Outcome, Recorder, UsageRecord, plausible_usage
+from asgi_aiproxy.usage.record import Attempt, Outcome, UsageRecord, plausible_usage
+from asgi_aiproxy.usage.recorder import Recorder
 
 if TYPE_CHECKING:
     from asgi_aiproxy.prices import Pricing

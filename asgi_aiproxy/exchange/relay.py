@@ -13,7 +13,7 @@ from asgi_aiproxy.exchange.receipts import Receipts
 from asgi_aiproxy.providers.base import Router
 from asgi_aiproxy.request_limits import RequestLimits
 from asgi_aiproxy.upstream.base import Headers, Timeouts, Transport
-from asgi_aiproxy.usage.record import Recorder
+from asgi_aiproxy.usage.recorder import Recorder
 
 
 class CommittedResponse(msgspec.Struct, frozen=True, gc=False):

@@ -15,7 +15,7 @@ from asgi_aiproxy.keys.resource_records import ResourceOwnership, ResourceRecord
 from asgi_aiproxy.passthrough.hooks import ProxyHooks
 from asgi_aiproxy.passthrough.request import ProxyRequest
 from asgi_aiproxy.upstream.base import Timeouts, Transport
-from asgi_aiproxy.usage.record import Recorder
+from asgi_aiproxy.usage.recorder import Recorder
 
 NO_RECEIPTS = Receipts(header=False)
 

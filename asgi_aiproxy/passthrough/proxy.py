@@ -44,7 +44,7 @@ from asgi_aiproxy.upstream import (
     check_transport,
     default_transport,
 )
-from asgi_aiproxy.usage.record import Recorder, UsageSink, discard
+from asgi_aiproxy.usage.recorder import Recorder, UsageSink, discard
 
 MiB = 1024 * 1024
 _SIGNED_BODY = "It must be read completely to be signed, so it cannot be longer."

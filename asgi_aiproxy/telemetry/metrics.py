@@ -1,10 +1,11 @@
 """`Metrics`: Prometheus metrics of exchanges, keys, store and event loop.
 
 Theory of operation. Counters and histograms are filled from usage records, by the sink
-`Metrics.record`: an exchange costs nothing more while it runs. They are summed up, and added once a
-second (see `telemetry.series`). Gauges of shared state (keys, store)
-are read when the metrics are scraped; where the host exposes its own registry, every
-`sample_seconds` instead. `Metrics.track` counts the requests in flight of the app that it wraps.
+`Metrics.record`: an exchange costs nothing more while it runs. They are queued, summed up, and
+added when the metrics are scraped, or once a second (see `telemetry.series`). Gauges of shared
+state (keys, store) are read when the metrics are scraped; where the host exposes its own registry,
+every `sample_seconds` instead. `Metrics.track` counts the requests in flight of the app that it
+wraps.
 
 The number of time series is bounded, whatever callers send: `provider`, `face` and `operation` are
 names of this installation, `status` is one of a few hundred. `model` is a name that `router` has,
@@ -41,10 +42,11 @@ from asgi_aiproxy.middleware.load_shedder import LoadShedder
 from asgi_aiproxy.prices.pricing import Pricing
 from asgi_aiproxy.providers.base import Provider, Router
 from asgi_aiproxy.stores.base import Store, StoreUnavailableError
-from asgi_aiproxy.telemetry.series import SECONDS, TOKEN_TYPES, Collector, Series
+from asgi_aiproxy.telemetry.series import SECONDS, TOKEN_TYPES, Collector, Key, Series
 from asgi_aiproxy.usage.ledger import Ledger
 from asgi_aiproxy.usage.pricing import cost_of
 from asgi_aiproxy.usage.record import Outcome, UsageRecord
+from asgi_aiproxy.usage.recorder import UsageSink
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -129,7 +131,8 @@ class Metrics:
         from asgi_aiproxy.telemetry.histogram import BatchHistogram  # (of the extra, too)
 
         made = self._client
-        self._collector = Collector(self._write, at_once=self._folder is not None)
+        at_once = self._folder is not None
+        self._collector = Collector(self._key_of, self._cost_of, self._write, at_once=at_once)
         self.registry.register(self._collector)
 
         def counter(name: str, text: str, *labels: str) -> Any:
@@ -212,16 +215,34 @@ class Metrics:
 
     # usage records
 
-    async def record(self, record: UsageRecord) -> None:
-        """Count one exchange: a usage sink, as in `record=tee(log_usage, metrics.record)`."""
-        model = self._model(record)
-        face, provider = record.face or OTHER, record.provider or "none"
-        cost = record.cost
-        if cost is None and record.usage is not None and self._prices is not None:
-            cost = cost_of(record, self._prices)
-        outcome = record.outcome.value
-        key = face, record.operation or OTHER, provider, model, outcome
-        self._collector.add(key, record, cost)
+    @property
+    def record(self) -> UsageSink:
+        """The usage sink that counts exchanges, as in `record=tee(log_usage, metrics.record)`."""
+        return self._collector
+
+    def _key_of(self, record: UsageRecord) -> Key:
+        """The labels of an exchange."""
+        model = record.requested_model
+        if model not in self._models:
+            model = self._other_model(record)
+        outcome = "done" if record.outcome is Outcome.DONE else record.outcome.value
+        provider = record.provider or "none"
+        return record.face or OTHER, record.operation or OTHER, provider, model, outcome
+
+    def _other_model(self, record: UsageRecord) -> str:
+        """The value of the label `model`, where the requested one has no series."""
+        name = record.upstream_model
+        if name in self._models:
+            return name
+        if name and record.outcome is Outcome.DONE and len(self._models) < self._max_models:
+            self._models.add(name)
+            return name
+        return OTHER
+
+    def _cost_of(self, record: UsageRecord) -> int | None:
+        if record.cost is None and record.usage is not None and self._prices is not None:
+            return cost_of(record, self._prices)
+        return record.cost
 
     def _write(self, series: Series) -> None:
         """Add a series to the metrics."""
@@ -238,24 +259,15 @@ class Metrics:
                 histogram.labels(face, provider).add(times.counts, times.total)
         for (by, result), count in series.attempts.items():
             self._attempts.labels(by, result).inc(count)
-        for kind, count in zip(TOKEN_TYPES, series.tokens, strict=True):
-            if count:
+        if series.first_attempts:
+            self._attempts.labels(provider, "200").inc(series.first_attempts)
+        for kind in TOKEN_TYPES:
+            if count := getattr(series, kind):
                 self._tokens.labels(provider, model, kind).inc(count)
         if series.unpriced:
             self._unpriced.labels(provider, model).inc(series.unpriced)
         if series.priced:
             self._cost.labels(provider, model).inc(series.cost / 1e6)
-
-    def _model(self, record: UsageRecord) -> str:
-        """The value of the label `model`."""
-        for name in (record.requested_model, record.upstream_model):
-            if name in self._models:
-                return name
-        name = record.upstream_model
-        if name and record.outcome is Outcome.DONE and len(self._models) < self._max_models:
-            self._models.add(name)
-            return name
-        return OTHER
 
     # requests in flight
 

@@ -1,27 +1,34 @@
 """Counts exchanges in plain numbers, and adds them to the counters of Prometheus together.
 
 Theory of operation. A call of prometheus-client takes some microseconds: it looks up the labels,
-takes a lock, and checks its arguments. So the exchanges of one combination of labels are summed up
-in a `Series`, times as the number of those in each bucket of a histogram, and added once a second,
-or when the metrics are read. `Collector` is registered before all metrics of ours, so it is read
-before them.
+takes a lock, and checks its arguments. So an exchange that ends only appends its usage record to a
+queue. Records are counted some dozens at a time: the exchanges of one combination of labels are
+summed up in a `Series`, times as the number of those in each bucket of a histogram. Series are
+added to the metrics once a second, and when these are read, so that a reader sees each exchange
+that has ended. `Collector` is registered before all metrics of ours, so it is read before them.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from bisect import bisect_left
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from asgi_aiproxy.usage.record import Attempt, Outcome, UsageRecord
 
+logger = logging.getLogger("asgi_aiproxy")
+
 # Upper bounds of the buckets of histograms, in seconds; a last bucket has what is above them.
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 TOKEN_TYPES = ("input", "output", "cache_read", "cache_write", "reasoning")
 _FLUSH_SECONDS = 1.0
+_COUNTED_TOGETHER = 50  # records
+_WRITTEN_TOGETHER = 20  # series
+_PAUSE_SECONDS = 0.005  # between these
 
 Key = tuple[str, str, str, str, str]  # face, operation, provider, model, outcome
 
@@ -45,17 +52,8 @@ class Series:
     """What has been counted for one combination of labels since the last flush."""
 
     __slots__ = (
-        "attempts",
-        "cost",
-        "count",
-        "durations",
-        "firsts",
-        "gaps",
-        "key",
-        "priced",
-        "refused",
-        "tokens",
-        "unpriced",
+        *("key", "count", "refused", "attempts", "first_attempts", "durations", "firsts", "gaps"),
+        *(*TOKEN_TYPES, "cost", "priced", "unpriced"),
     )
 
     def __init__(self, key: Key) -> None:
@@ -65,11 +63,12 @@ class Series:
     def clear(self) -> None:
         """Begin again."""
         self.count = self.cost = self.priced = self.unpriced = 0
+        self.input = self.output = self.cache_read = self.cache_write = self.reasoning = 0
         self.durations = Times()
         self.firsts = Times()
         self.gaps = Times()
-        self.tokens = [0] * len(TOKEN_TYPES)
-        self.attempts: Counter[tuple[str, str]] = Counter()
+        self.first_attempts = 0  # that were the answer
+        self.attempts: Counter[tuple[str, str]] = Counter()  # the other ones
         self.refused: Counter[int] = Counter()
 
     def add(self, record: UsageRecord, cost: int | None) -> None:
@@ -84,17 +83,17 @@ class Series:
         if record.attempt_details:
             for attempt in record.attempt_details:
                 self.attempts[attempt.provider or "none", result_of(attempt)] += 1
-        elif record.attempts:  # the first one was the answer
-            self.attempts[self.key[2], "200"] += 1
+        elif record.attempts:
+            self.first_attempts += 1
         usage = record.usage
         if usage is None:
             return
-        tokens = self.tokens
-        tokens[0] += max(usage.input, 0)
-        tokens[1] += max(usage.output, 0)
+        self.input += usage.input
+        self.output += usage.output
         if usage.cache_read or usage.cache_write or usage.reasoning:
-            for index in range(2, len(TOKEN_TYPES)):
-                tokens[index] += max(getattr(usage, TOKEN_TYPES[index]), 0)
+            self.cache_read += max(usage.cache_read, 0)
+            self.cache_write += max(usage.cache_write, 0)
+            self.reasoning += max(usage.reasoning, 0)
         if cost is None:
             self.unpriced += 1
         else:
@@ -108,52 +107,53 @@ def result_of(attempt: Attempt) -> str:
 
 
 class Collector:
-    """Counts exchanges by their labels; `write` adds a series to the metrics, with `at_once` after
-    each exchange: the files of several processes are read by others, and remain when one ends.
+    """Counts exchanges by their labels: a usage sink, and a collector of prometheus-client.
+
+    `key_of` returns the labels of an exchange, `cost_of` its cost in micro-dollars; `write` adds a
+    series to the metrics. With `at_once` that happens as soon as the event loop is free: the files
+    of several processes are read by others, and remain when one ends.
 
     Other threads may read the metrics.
     """
 
-    def __init__(self, write: Callable[[Series], None], *, at_once: bool) -> None:
+    def __init__(
+        self,
+        key_of: Callable[[UsageRecord], Key],
+        cost_of: Callable[[UsageRecord], int | None],
+        write: Callable[[Series], None],
+        *,
+        at_once: bool,
+    ) -> None:
+        self._key_of = key_of
+        self._cost_of = cost_of
         self._write = write
-        self._at_once = at_once
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._delay = 0.0 if at_once else _FLUSH_SECONDS
+        self._waiting: deque[UsageRecord] = deque()
         self._series: dict[Key, Series] = {}
         self._dirty: list[Series] = []
         self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
 
-    def add(self, key: Key, record: UsageRecord, cost: int | None) -> None:
-        """Count one exchange."""
-        with self._lock:
-            series = self._series.get(key)
-            if series is None:
-                series = self._series[key] = Series(key)
-            first = not series.count
-            if first:
-                self._dirty.append(series)
-            series.add(record, cost)
-        if first and not self._at_once:
-            loop = asyncio.get_running_loop()
-            if self._timer is None or self._loop is not loop:
-                self._loop = loop
-                self._timer = loop.call_later(_FLUSH_SECONDS, self._flush_later)
-        elif self._at_once:
-            self.flush()
+    # the interface of a usage sink
 
-    def _flush_later(self) -> None:
-        self._timer = None
-        self.flush()
+    def queue_record(self, record: UsageRecord, loop: asyncio.AbstractEventLoop) -> None:
+        """Queue an exchange, to be counted with others."""
+        self._waiting.append(record)
+        if self._timer is None or self._loop is not loop:
+            self._loop = loop
+            self._timer = loop.call_later(self._delay, self._flush_later)
+        elif len(self._waiting) >= _COUNTED_TOGETHER:
+            with self._lock:
+                self._count()
 
-    def flush(self) -> None:
+    async def __call__(self, record: UsageRecord) -> None:
+        """Queue an exchange."""
+        self.queue_record(record, asyncio.get_running_loop())
+
+    def drain(self) -> None:
         """Add to the metrics what was counted."""
-        with self._lock:
-            while self._dirty:
-                series = self._dirty.pop()
-                try:
-                    self._write(series)
-                finally:  # what cannot be written does not stop the others
-                    series.clear()
+        self.flush()
 
     # the interface of a collector of prometheus-client
 
@@ -165,3 +165,43 @@ class Collector:
         """Add what was counted, before the metrics that follow are read."""
         self.flush()
         return ()
+
+    def flush(self) -> None:
+        """Add to the metrics what was counted."""
+        with self._lock:
+            self._count()
+            self._write_some(len(self._dirty))
+
+    def _flush_later(self) -> None:
+        """Add to the metrics what was counted, a few series at a time."""
+        self._timer = None
+        with self._lock:
+            self._count()
+            self._write_some(_WRITTEN_TOGETHER)
+            if self._dirty and self._loop is not None:
+                self._timer = self._loop.call_later(_PAUSE_SECONDS, self._flush_later)
+
+    def _count(self) -> None:
+        while self._waiting:
+            record = self._waiting.popleft()
+            try:
+                key, cost = self._key_of(record), self._cost_of(record)
+            except Exception:  # of a pricing that was given
+                logger.exception("an exchange is missing in the metrics: %r", record)
+                continue
+            series = self._series.get(key)
+            if series is None:
+                series = self._series[key] = Series(key)
+            if not series.count:
+                self._dirty.append(series)
+            series.add(record, cost)
+
+    def _write_some(self, count: int) -> None:
+        for _ in range(min(count, len(self._dirty))):
+            series = self._dirty.pop()
+            try:
+                self._write(series)
+            except Exception:  # what cannot be written does not stop the others
+                logger.exception("metrics of %s are lost", series.key)
+            finally:
+                series.clear()

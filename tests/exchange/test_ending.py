@@ -16,7 +16,7 @@ from asgi_aiproxy.providers import ANTHROPIC, GEMINI, MISTRAL, OPENAI, Provider
 from asgi_aiproxy.stores import MemoryStore
 from asgi_aiproxy.translate import BufferedTranslator, NativeStreamTranslator
 from asgi_aiproxy.usage.ledger import Ledger
-from asgi_aiproxy.usage.record import Recorder, tee
+from asgi_aiproxy.usage.recorder import Recorder, tee
 from asgi_aiproxy.usage.sinks import JSONLinesSink
 from tests.support import asgi_client as asgi
 from tests.support.scripted_upstream import Step, Upstream, answers, sse, streams

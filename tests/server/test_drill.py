@@ -41,7 +41,7 @@ from asgi_aiproxy import JSONLinesSink, Key, KeyPool, MemoryStore, OpenAIShim
 from asgi_aiproxy import PassthroughProxy, Quota
 from asgi_aiproxy.hosting import Dispatcher
 from asgi_aiproxy.providers import OPENAI
-from asgi_aiproxy.usage.record import tee
+from asgi_aiproxy.usage.recorder import tee
 
 logging.basicConfig(level=logging.INFO)
 

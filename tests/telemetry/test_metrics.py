@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import subprocess
 import sys
@@ -28,6 +27,7 @@ from asgi_aiproxy import (
     Prices,
     ProviderRouter,
     lifespan,
+    tee,
 )
 from asgi_aiproxy.config.factory import build_app
 from asgi_aiproxy.config.settings import Settings, configuration_warnings
@@ -36,7 +36,7 @@ from asgi_aiproxy.stores.base import StoreUnavailableError
 from asgi_aiproxy.telemetry import series as collected
 from asgi_aiproxy.telemetry.metrics import Metrics
 from asgi_aiproxy.usage.record import UsageRecord
-from tests.support import asgi_client as asgi
+from tests.support import asgi_client as asgi, waiting
 from tests.support.redis_server import free_port, until
 from tests.support.scripted_upstream import Upstream, answers, refuses, streams
 
@@ -326,17 +326,73 @@ def test_all_workers_of_serve_are_in_one_scrape(tmp_path: Path) -> None:
 async def test_exchanges_that_cannot_be_added_to_the_metrics_do_not_stop_the_others() -> None:
     written: list[tuple[str, int]] = []
 
+    def key_of(record: UsageRecord) -> collected.Key:
+        if record.provider == "unknown":
+            raise LookupError("no labels")
+        return "", "", record.provider, "", ""
+
     def write(series: collected.Series) -> None:
         if series.key[2] == "broken":
             raise ValueError("no space left")
         written.append((series.key[2], series.count))
 
-    collector = collected.Collector(write, at_once=False)
-    for provider in ("one", "broken", "two"):
-        collector.add(("", "", provider, "", ""), UsageRecord(id="1"), None)
-    for _ in range(3):
-        with contextlib.suppress(ValueError):
-            collector.flush()
-    collector.add(("", "", "one", "", ""), UsageRecord(id="2"), None)
+    collector = collected.Collector(key_of, lambda record: None, write, at_once=False)
+    for provider in ("one", "broken", "unknown", "two"):
+        await collector(UsageRecord(id="1", provider=provider))
+    collector.flush()
+    await collector(UsageRecord(id="2", provider="one"))
     collector.flush()
     assert sorted(written) == [("one", 1), ("one", 1), ("two", 1)]
+
+
+async def test_a_scrape_shows_every_call_that_has_ended() -> None:
+    upstream = Upstream(answers())
+    router = ProviderRouter({"m": OPENAI.using("a")})
+    metrics = Metrics(router=router)
+    sinks = tee(metrics.record, tee(metrics.record))  # (twice, also in a tee)
+    shim = OpenAIShim(router, transport=upstream.transport, record=sinks)
+    async with shim:
+        for number in range(1, 4):
+            assert (await asgi.chat(shim, model="m")).status == 200
+            series = await scrape(metrics)
+            assert value(series, "aiproxy_exchanges_total", model="m") == 2 * number
+            assert value(series, "aiproxy_attempts_total", result="200") == 2 * number
+
+
+async def test_a_host_that_reads_its_registry_in_a_thread_misses_no_call() -> None:
+    registry = prometheus_client.CollectorRegistry()
+    metrics = Metrics(registry=registry)
+
+    def read_often() -> float:
+        counted = 0.0
+        for _ in range(50):
+            counted = registry.get_sample_value("aiproxy_duration_seconds_count", LABELS) or 0.0
+        return counted
+
+    reading = asyncio.get_running_loop().run_in_executor(None, read_often)
+    for number in range(2_000):
+        await metrics.record(UsageRecord(id=str(number), face="f", provider="p"))
+        if number % 100 == 0:
+            await asyncio.sleep(0)
+    await reading
+    assert await asyncio.to_thread(read_often) == 2_000
+
+
+LABELS = {"face": "f", "provider": "p"}
+
+
+async def test_many_series_are_written_a_few_at_a_time_and_all_of_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(collected, "_FLUSH_SECONDS", 0.01)
+    written: list[int] = []
+    collector = collected.Collector(
+        lambda record: ("", "", record.provider, "", ""),
+        lambda record: None,
+        lambda series: written.append(series.count),
+        at_once=False,
+    )
+    for number in range(300):
+        await collector(UsageRecord(id="", provider=str(number % 100)))
+    await waiting.until(lambda: sum(written) == 300)
+    assert len(written) >= 100

@@ -13,7 +13,8 @@ from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.exchange.attribution import Attribution
 from asgi_aiproxy.principal import ANONYMOUS, SCOPE_KEY, Principal
 from asgi_aiproxy.providers import ANTHROPIC, OPENAI
-from asgi_aiproxy.usage.record import UsageRecord, log_usage
+from asgi_aiproxy.usage.log import log_usage
+from asgi_aiproxy.usage.record import UsageRecord
 from tests.support import asgi_client as asgi
 from tests.support.scripted_upstream import Upstream, answers, chat_stream, streams
 

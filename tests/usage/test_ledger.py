@@ -21,7 +21,8 @@ from asgi_aiproxy.providers import OPENAI
 from asgi_aiproxy.stores import MemoryStore, Store, StoreUnavailableError
 from asgi_aiproxy.stores.redis import RedisStore
 from asgi_aiproxy.usage.ledger import Ledger, Query, record_states
-from asgi_aiproxy.usage.record import Outcome, UsageRecord, log_usage
+from asgi_aiproxy.usage.log import log_usage
+from asgi_aiproxy.usage.record import Outcome, UsageRecord
 from asgi_aiproxy.usage.sinks import JSONLinesSink
 from asgi_aiproxy.usage.sums import Totals
 from tests.support import asgi_client as asgi

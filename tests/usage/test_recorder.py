@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from asgi_aiproxy import _retry_queue
-from asgi_aiproxy.usage.record import Recorder, UsageRecord, UsageSink, tee
+from asgi_aiproxy.usage.record import UsageRecord
+from asgi_aiproxy.usage.recorder import Recorder, UsageSink, tee
 from asgi_aiproxy.usage.sinks import JSONLinesSink
 from tests.support.waiting import until
 

@@ -30,7 +30,8 @@ from asgi_aiproxy.prices import Pricing
 from asgi_aiproxy.stores.base import Store
 from asgi_aiproxy.upstream import Transport
 from asgi_aiproxy.usage.ledger import Ledger
-from asgi_aiproxy.usage.record import UsageRecord, UsageSink, discard
+from asgi_aiproxy.usage.record import UsageRecord
+from asgi_aiproxy.usage.recorder import UsageSink, discard
 
 
 class OneAPIRoutes(CompatApp):
