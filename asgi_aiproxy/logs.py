@@ -1,19 +1,47 @@
-"""The log format of `serve`: text lines with their time, or one JSON object per line."""
+"""The log format of `serve`: text lines with their time, or one JSON object per line.
+
+Theory of operation. A line that is written at once costs a system call, which is more than the line
+itself. `BatchHandler` collects the lines that are logged within an event loop, and writes them
+together some milliseconds later; a warning or an error is written at once, with all lines before
+it. So lines are in order, a process that ends in the usual way writes all of them, and one that is
+killed loses those of the last milliseconds. Without a running event loop each line is written at
+once.
+
+The line of a usage record is made without a `logging.LogRecord`, if `BatchHandler` is the only
+handler that would see that (`emit_usage`).
+"""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
+import re
+import time
 from functools import lru_cache
-from time import gmtime, strftime
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 import msgspec
+
+from asgi_aiproxy.usage.record import UsageRecord
 
 LogFormat = Literal["text", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 _TEXT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+_NON_ASCII = re.compile(r"[^\x00-\x7f]+")
+_MAX_LINES = 200
+_BATCH_SECONDS = 0.02
+
+_encode = msgspec.json.Encoder().encode
+
+
+class _UsageLine(msgspec.Struct, gc=False):
+    time: str
+    level: str
+    logger: str
+    message: str
+    usage: UsageRecord
 
 
 class JSONFormatter(logging.Formatter):
@@ -25,9 +53,8 @@ class JSONFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line without its line break, in ASCII."""
-        milliseconds = int(record.created * 1000)
         line: dict[str, Any] = {
-            "time": f"{_second(milliseconds // 1000)}.{milliseconds % 1000:03d}+00:00",
+            "time": _timestamp(record.created),
             "level": record.levelname.lower(),
             "logger": record.name,
         }
@@ -39,16 +66,107 @@ class JSONFormatter(logging.Formatter):
             line["message"] = record.getMessage()
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        try:
-            return msgspec.json.encode(line).decode("ascii")
-        except UnicodeError:  # callers and vendors may have written anything
-            return json.dumps(msgspec.to_builtins(line), separators=(",", ":"))
+        return _ascii_line(line)
+
+    def format_usage(self, record: UsageRecord, logger: str) -> str:
+        """Return the line for a usage record that was logged just now."""
+        summary = f"{record.outcome} {record.operation}"
+        return _ascii_line(_UsageLine(_timestamp(time.time()), "info", logger, summary, record))
+
+
+def _ascii_line(line: Any) -> str:
+    try:
+        encoded = _encode(line)
+    except UnicodeError:  # callers and vendors may have written anything
+        return json.dumps(msgspec.to_builtins(line), separators=(",", ":"))
+    if encoded.isascii():
+        return encoded.decode("ascii")
+    return _NON_ASCII.sub(lambda found: json.dumps(found[0])[1:-1], encoded.decode())
+
+
+def _timestamp(created: float) -> str:
+    milliseconds = int(created * 1000)
+    return f"{_second(milliseconds // 1000)}.{milliseconds % 1000:03d}+00:00"
 
 
 @lru_cache(maxsize=4)
-def _second(time: int) -> str:
+def _second(seconds: int) -> str:
     """A Unix time in ISO 8601, to the second."""
-    return strftime("%Y-%m-%dT%H:%M:%S", gmtime(time))
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+
+
+class BatchHandler(logging.StreamHandler[TextIO]):
+    """A handler that writes lines to a stream in batches (see the top of this module).
+
+    `stream` is standard error by default. `format` is that of `serve`: `"text"` or `"json"`; any
+    other formatter may be set.
+    """
+
+    def __init__(self, stream: TextIO | None = None, *, format: LogFormat = "text") -> None:
+        super().__init__(stream)
+        self._lines: list[str] = []
+        self._due: asyncio.AbstractEventLoop | None = None  # that will write them
+        self.setFormatter(JSONFormatter() if format == "json" else logging.Formatter(_TEXT))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line, some milliseconds later if its level is below warning."""
+        try:
+            self._add(self.format(record), at_once=record.levelno >= logging.WARNING)
+        except Exception:
+            self.handleError(record)
+
+    def emit_usage(self, record: UsageRecord, logger: str) -> bool:
+        """Write the line of a usage record; False if the format requires a `LogRecord`."""
+        formatter = self.formatter
+        if not isinstance(formatter, JSONFormatter) or self.level > logging.INFO or self.filters:
+            return False
+        line = formatter.format_usage(record, logger)
+        self.acquire()
+        try:
+            self._add(line, at_once=False)
+        finally:
+            self.release()
+        return True
+
+    def _add(self, line: str, *, at_once: bool) -> None:
+        self._lines.append(line)
+        if at_once or len(self._lines) >= _MAX_LINES:
+            self.flush()
+            return
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self.flush()
+            return
+        if self._due is not loop:
+            self._due = loop
+            loop.call_later(_BATCH_SECONDS, self._write_due)
+
+    def _write_due(self) -> None:
+        self._due = None
+        try:
+            self.flush()
+        except Exception:  # as the logging module does with one line
+            name = f"{__name__}.BatchHandler"
+            self.handleError(logging.makeLogRecord({"name": name, "msg": "lines of the log"}))
+
+    def flush(self) -> None:
+        """Write the lines that were collected."""
+        self.acquire()
+        try:
+            lines, self._lines = self._lines, []
+            if lines:
+                self.stream.write(self.terminator.join([*lines, ""]))
+            super().flush()
+        finally:
+            self.release()
+
+    def close(self) -> None:
+        """Write the lines that were collected, and close the handler, not its stream."""
+        try:
+            self.flush()
+        finally:
+            super().close()
 
 
 def configure(*, format: LogFormat = "text", level: LogLevel = "info") -> None:
@@ -56,9 +174,7 @@ def configure(*, format: LogFormat = "text", level: LogLevel = "info") -> None:
 
     Only for `serve`: within a host application the host configures logging.
     """
-    handler = logging.StreamHandler()
-    plain = logging.Formatter(_TEXT)
-    handler.setFormatter(JSONFormatter() if format == "json" else plain)
-    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    handlers = [BatchHandler(format=format)]
+    logging.basicConfig(handlers=handlers, level=logging.WARNING, force=True)
     for name in ("asgi_aiproxy", "uvicorn"):
         logging.getLogger(name).setLevel(level.upper())

@@ -99,12 +99,11 @@ def write_logs(path: str) -> None:
     """Write log lines as `serve` does with `log_format = "json"`, to a file."""
     import logging
 
-    from asgi_aiproxy.logs import JSONFormatter
+    from asgi_aiproxy.logs import BatchHandler
 
-    handler = logging.FileHandler(path)
-    handler.setFormatter(JSONFormatter())
     logger = logging.getLogger("asgi_aiproxy")
-    logger.addHandler(handler)
+    stream = open(path, "w")  # noqa: SIM115 (for as long as the process runs)
+    logger.addHandler(BatchHandler(stream, format="json"))
     logger.setLevel(logging.INFO)
 
 

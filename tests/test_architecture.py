@@ -68,7 +68,6 @@ MAY: dict[str, set[str]] = {
     "_cancellation": {"errors"},
     "_asgi": {"_cancellation", "_control_headers", "_headers", "errors"},
     "_request_id": {"_asgi"},
-    "logs": set(),
     "stores": {"_background_tasks", "errors"},
     "keys": {"_background_tasks", "errors", "patterns", "retry_after", "stores"},
     "ip_ranges": {"errors"},
@@ -83,6 +82,7 @@ MAY: dict[str, set[str]] = {
         "prices",
         "stores",
     },
+    "logs": {"usage"},
     "credentials": {"_asgi", "_control_headers", "principal"},
     "upstream": {"_headers", "errors"},
     "providers": {

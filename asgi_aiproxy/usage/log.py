@@ -19,12 +19,30 @@ async def log_usage(record: UsageRecord) -> None:
     """
     if not usage_logger.isEnabledFor(logging.INFO):
         return
+    emit_usage = getattr(_only_handler(), "emit_usage", None)
+    if emit_usage is not None and emit_usage(record, usage_logger.name):
+        return
     # (`info` would look for its caller in the stack, which costs as much as all the rest.)
     origin = __file__, 0, UsageMessage(record), (), None, log_usage.__name__
     extra = {"usage": record}
     usage_logger.handle(
         usage_logger.makeRecord(usage_logger.name, logging.INFO, *origin, extra=extra)
     )
+
+
+def _only_handler() -> logging.Handler | None:
+    """The handler of usage lines, if there is only one, and no filter."""
+    found: logging.Handler | None = None
+    logger: logging.Logger | None = usage_logger
+    if usage_logger.filters or usage_logger.disabled:
+        return None
+    while logger is not None:
+        for handler in logger.handlers:
+            if found is not None:
+                return None
+            found = handler
+        logger = logger.parent if logger.propagate else None
+    return found
 
 
 class UsageMessage(msgspec.Struct, frozen=True):
