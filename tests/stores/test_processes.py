@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -16,6 +18,7 @@ from asgi_aiproxy.stores import (
     Settled,
     UsageLevel,
 )
+from asgi_aiproxy.stores.redis import RedisStore
 from tests.stores.conftest import Clock
 
 FORKS = """
@@ -79,6 +82,25 @@ def test_a_store_that_was_not_closed_ends_with_its_loop(redis_url: str, prefix: 
         timeout=240,
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_store_answers_two_event_loops_that_use_it_at_the_same_time(
+    redis_url: str, prefix: str
+) -> None:
+    store = RedisStore(redis_url, prefix=prefix, timeout=60)
+    started = threading.Barrier(2)
+
+    async def use() -> None:
+        await store.add("day", {"n": 1})
+        started.wait()  # both have a connection
+        for _ in range(20):
+            await asyncio.gather(*(store.add("day", {"n": 1}) for _ in range(10)))
+        await store.aclose()
+
+    with ThreadPoolExecutor(2) as threads:
+        for done in [threads.submit(asyncio.run, use()) for _ in range(2)]:
+            done.result(timeout=120)
+    assert asyncio.run(store.add("day", {"n": 1}))["n"] == 2 * 201 + 1
 
 
 def test_a_memory_store_forgets_accounts_that_are_no_longer_used(clock: Clock) -> None:

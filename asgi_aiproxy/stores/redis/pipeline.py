@@ -15,8 +15,10 @@ lets a reply be read that arrived while the event loop was busy. From then on ca
 while a background task connects again; it stops when there were no calls for some seconds, and the
 next call starts over.
 
-Event loops. State belongs to one loop. A call from another loop, or from another process after a
-fork, begins with a new connection, and leaves the old one alone: its owner may still use it.
+Event loops. A pipeline belongs to the event loop of its first call. Calls from another loop, in
+another thread or in another process after a fork, have a pipeline of their own, with a connection
+of its own. If the first loop is closed, the pipeline begins again in the loop of the next call, and
+leaves the old connection alone: after a fork, the parent process may still use it.
 """
 
 from __future__ import annotations
@@ -85,6 +87,7 @@ class Pipeline:
         self._pause = pause
         self._loop: asyncio.AbstractEventLoop | None = None
         self._abandoned: list[object] = []
+        self._others: dict[asyncio.AbstractEventLoop, Pipeline] = {}  # of other event loops
         self._begin()
 
     def _begin(self) -> None:
@@ -107,8 +110,9 @@ class Pipeline:
         """Send a command; the future's result may be ErrorReply. Raises StoreUnavailableError."""
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
-            # Another loop, or another process after a fork. A reference to the task keeps it from
-            # being garbage collected.
+            if self._loop is not None and not self._loop.is_closed():
+                return self._of(loop).call(*command)
+            # A reference to the task keeps it from being garbage collected.
             if self._task is not None and not self._task.done():
                 self._abandoned.append((self._task, self._connection))
             self._loop = loop
@@ -130,9 +134,22 @@ class Pipeline:
             self._task = start(self._connect(), what=f"connecting to {self._name}")
         return call.reply
 
+    def _of(self, loop: asyncio.AbstractEventLoop) -> Pipeline:
+        """The pipeline of another loop."""
+        if loop not in self._others:
+            for other in [other for other in self._others if other.is_closed()]:
+                del self._others[other]
+            self._others[loop] = Pipeline(
+                self._open, name=self._name, timeout=self._timeout, pause=self._pause
+            )
+        return self._others[loop]
+
     async def aclose(self) -> None:
-        """Fail waiting calls, and close. A later call connects again."""
-        if self._loop is not asyncio.get_running_loop():
+        """Fail waiting calls of the running event loop, and close. A later call connects again."""
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            if (other := self._others.pop(loop, None)) is not None:
+                await other.aclose()
             return
         task = self._task
         self._end(f"{self._name}: closed.")
