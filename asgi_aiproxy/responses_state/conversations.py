@@ -98,8 +98,7 @@ class Conversations:
             case paths.UPDATE_CONVERSATION:
                 return await self._update(owner, id, call.body)
             case paths.DELETE_CONVERSATION:
-                if not await self._state.remove(record_name(_KIND, owner, id)):
-                    raise conversation_not_found(id)
+                await self._delete(owner, id)
                 return _json.dumps({"id": id, "object": "conversation.deleted", "deleted": True})
             case paths.ADD_CONVERSATION_ITEMS:
                 return await self._add(owner, id, call.body)
@@ -137,6 +136,12 @@ class Conversations:
         await self.append(owner, id, Segment(items))
         listed = _items(id, await self._existing(owner, id))[-len(items) :] if items else []
         return _json.dumps(list_page(listed, {"order": ["asc"], "limit": ["100"]}))
+
+    async def _delete(self, owner: Principal, id: str) -> None:
+        name = record_name(_KIND, owner, id)
+        async with self._state.changing(name):  # otherwise a change that has begun restores it
+            if not await self._state.remove(name):
+                raise conversation_not_found(id)
 
     async def _delete_item(self, owner: Principal, id: str, item_id: str) -> bytes:
         async with self._state.changing(record_name(_KIND, owner, id)):

@@ -21,9 +21,11 @@ import base64
 import logging
 import time
 import zlib
+from asyncio import AbstractEventLoop
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from random import getrandbits
+from random import getrandbits, uniform
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -46,9 +48,11 @@ logger = logging.getLogger("asgi_aiproxy")
 
 _ROUTE_BYTES = 4 * 1024 * 1024  # of routes in this process, about 20,000 of them
 _MAX_ID = 256  # characters
-# How long a change of a record may take, and how long others wait for its end, in seconds.
+# How long a change of a record may take. Others wait for longer than that, so that a worker which
+# ended in the middle of a change fails none of them.
 _MAX_CHANGE_SECONDS = 10.0
-_PAUSES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
+_MAX_WAIT_SECONDS = 15.0
+_MAX_PAUSE_SECONDS = 0.2
 
 
 class StoredResponse(msgspec.Struct, frozen=True):
@@ -126,6 +130,9 @@ class ResponseState:
         self._seconds = seconds
         self._cipher: SecretCipher = sealer if sealer is not None else NoEncryption()
         self._routes = ExpiringEntries(_ROUTE_BYTES)
+        # (A lock lasts as long as a change that holds it or waits for it.)
+        self._changing: WeakValueDictionary[tuple[AbstractEventLoop, str], asyncio.Lock]
+        self._changing = WeakValueDictionary()
 
     def __repr__(self) -> str:
         return f"ResponseState({self._store!r}, stash={self.stash})"
@@ -234,29 +241,40 @@ class ResponseState:
 
     @asynccontextmanager
     async def changing(self, name: str) -> AsyncIterator[None]:
-        """A block in which no other request changes a record. Raises APIError (409)."""
+        """A block in which no other request changes a record. Raises APIError (409).
+
+        Requests of this process wait in the order in which they came; only the first of them
+        competes with other processes for the record in the store.
+        """
         assert self._store is not None  # noqa: S101 (there is no content without a store)
+        lock = self._changing.setdefault((asyncio.get_running_loop(), name), asyncio.Lock())
+        async with lock:
+            try:
+                admitted = await self._reserve_change(self._store, name)
+                try:
+                    yield
+                finally:
+                    await self._store.settle(admitted)
+            except StoreUnavailableError as error:
+                raise _unavailable_error() from error
+
+    async def _reserve_change(self, store: Store, name: str) -> Admitted:
         holder = f"{getrandbits(128):032x}"
         slot = ConcurrencySlot(name, "change", 1)
-        try:
-            for pause in _PAUSES:
-                admitted = await self._store.admit(holder, [slot], ttl=_MAX_CHANGE_SECONDS)
-                if isinstance(admitted, Admitted):
-                    break
-                await asyncio.sleep(pause)
-            else:
+        pause, give_up_at = 0.01, time.monotonic() + _MAX_WAIT_SECONDS
+        while True:
+            admitted = await store.admit(holder, [slot], ttl=_MAX_CHANGE_SECONDS)
+            if isinstance(admitted, Admitted):
+                return admitted
+            if time.monotonic() > give_up_at:
                 raise APIError(
                     ErrorKind.INVALID,
                     "Other requests change this conversation at the same time; try again.",
                     status=409,
                     code="conversation_locked",
                 )
-            try:
-                yield
-            finally:
-                await self._store.settle(admitted)
-        except StoreUnavailableError as error:
-            raise _unavailable_error() from error
+            await asyncio.sleep(pause * uniform(0.5, 1.0))  # noqa: S311
+            pause = min(2 * pause, _MAX_PAUSE_SECONDS)
 
 
 def _unavailable_error() -> APIError:

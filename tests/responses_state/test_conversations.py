@@ -9,7 +9,8 @@ import openai
 import pytest
 from openai.types.conversations import Conversation, ConversationItemList
 
-from asgi_aiproxy import MemoryStore
+from asgi_aiproxy import MemoryStore, ResponseState
+from asgi_aiproxy.keys.encryption import Sealer
 from asgi_aiproxy.stores import Store
 from asgi_aiproxy.testing import Answer
 from tests.clients.conftest import MODELS, VENDORS
@@ -166,6 +167,30 @@ async def test_responses_at_the_same_time_are_all_in_the_conversation(store: Sto
         )
         items = [item async for item in client.conversations.items.list(made.id)]
         assert len(items) == 16
+
+
+async def test_changes_through_two_gateways_at_the_same_time_are_all_in_the_conversation(
+    store: Store,
+) -> None:
+    key = Sealer.generate()
+    states = [ResponseState(store, stash=True, sealer=Sealer(key)) for _ in range(2)]
+    async with (
+        place(store, state=states[0]) as one,
+        place(store, state=states[1]) as other,
+        one.client() as first,
+        other.client() as second,
+    ):
+        made = await first.conversations.create()
+        added: list[Any] = [{"role": "user", "content": f"number {n}"} for n in range(40)]
+        await asyncio.gather(
+            *(
+                client.conversations.items.create(made.id, items=[item])
+                for item, client in zip(added, [first, second] * 20, strict=True)
+            )
+        )
+        items: list[Any] = [item async for item in second.conversations.items.list(made.id)]
+        texts = [item.content[0].text for item in items]
+        assert sorted(texts) == sorted(item["content"] for item in added)
 
 
 async def test_without_a_stash_there_are_no_conversations() -> None:
