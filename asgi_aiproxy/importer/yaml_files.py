@@ -139,7 +139,11 @@ _LITELLM_PROVIDERS = {
     "cerebras": "cerebras", "ollama": "ollama", "ollama_chat": "ollama", "azure": "azure",
     "huggingface": "huggingface", "nvidia_nim": "nvidia", "moonshot": "moonshot",
     "dashscope": "dashscope", "deepinfra": "deepinfra", "sambanova": "sambanova",
-    "hosted_vllm": "vllm", "lm_studio": "lmstudio",
+    "hosted_vllm": "vllm", "lm_studio": "lmstudio", "minimax": "minimax", "zai": "zai",
+    "github": "github", "voyage": "voyage", "jina_ai": "jina", "volcengine": "volcengine",
+    "novita": "novita", "nebius": "nebius", "featherless_ai": "featherless",
+    "baseten": "baseten", "hyperbolic": "hyperbolic", "vercel_ai_gateway": "vercel",
+    "xinference": "xinference",
 }  # fmt: skip
 
 

@@ -219,72 +219,6 @@ COZE: Refusals = {
     "700012006": RefusalScope.KEY,
 }
 
-# https://www.alibabacloud.com/help/en/model-studio/error-code. Limits are an account's, for each
-# model; `insufficient_quota` is one of them.
-DASHSCOPE: Refusals = {
-    **OPENAI,
-    "insufficient_quota": RefusalScope.MODEL,
-    "Arrearage": RefusalScope.ACCOUNT,
-    "InvalidApiKey": RefusalScope.KEY,
-    "AccessDenied": RefusalScope.MODEL,
-    "access_denied": RefusalScope.MODEL,
-    "ModelNotFound": RefusalScope.MODEL,
-    "Throttling": RefusalScope.MODEL,
-    "Throttling.RateQuota": RefusalScope.MODEL,
-    "Throttling.AllocationQuota": RefusalScope.MODEL,
-    "AllocationQuota.FreeTierOnly": RefusalScope.MODEL,
-    "DataInspectionFailed": RefusalScope.REQUEST,
-    "data_inspection_failed": RefusalScope.REQUEST,
-    "InternalError": RefusalScope.VENDOR,
-    "ModelServingError": RefusalScope.VENDOR,
-}
-
-# https://docs.z.ai/api-reference/api-code
-ZAI: Refusals = {
-    **OPENAI,
-    **dict.fromkeys(("1000", "1001", "1002", "1003", "1004"), RefusalScope.KEY),
-    **dict.fromkeys(("1110", "1111", "1112", "1113", "1120", "1121"), RefusalScope.ACCOUNT),
-    **dict.fromkeys(("1211", "1212", "1220", "1221", "1222", "1311"), RefusalScope.MODEL),
-    **dict.fromkeys(("1210", "1213", "1214", "1215", "1261", "1301"), RefusalScope.REQUEST),
-    **dict.fromkeys(("1302", "1303", "1304", "1305"), RefusalScope.MODEL),
-    **dict.fromkeys(("1308", "1309", "1310", "1313"), RefusalScope.ACCOUNT),
-    **dict.fromkeys(("1230", "1234", "1312"), RefusalScope.VENDOR),
-}
-
-# https://platform.kimi.ai/docs/api/errors. Limits are an account's, for all its models.
-MOONSHOT: Refusals = {
-    **OPENAI,
-    "invalid_authentication_error": RefusalScope.KEY,
-    "incorrect_api_key_error": RefusalScope.KEY,
-    "exceeded_current_quota_error": RefusalScope.ACCOUNT,
-    "permission_denied_error": RefusalScope.MODEL,
-    "resource_not_found_error": RefusalScope.MODEL,
-    "rate_limit_reached_error": RefusalScope.KEY,
-    "engine_overloaded_error": RefusalScope.VENDOR,
-}
-
-# https://platform.minimax.io/docs/api-reference/errorcode
-MINIMAX: Refusals = {
-    **OPENAI,
-    **dict.fromkeys(("1004", "2049"), RefusalScope.KEY),
-    **dict.fromkeys(("1008", "2056"), RefusalScope.ACCOUNT),
-    **dict.fromkeys(("1002", "1039", "2045"), RefusalScope.MODEL),
-    **dict.fromkeys(("1000", "1001", "1013", "1024", "1033"), RefusalScope.VENDOR),
-    **dict.fromkeys(("1026", "1027", "1042", "2013"), RefusalScope.REQUEST),
-}
-
-# https://docs.siliconflow.com/en/faqs/error-code: 403: the balance or the verification of the
-# account is not sufficient.
-SILICONFLOW: Refusals = {
-    **OPENAI,
-    "20012": RefusalScope.MODEL,
-    "30003": RefusalScope.MODEL,
-    "30001": RefusalScope.ACCOUNT,
-    "402": RefusalScope.ACCOUNT,
-    "403": RefusalScope.ACCOUNT,
-    "50505": RefusalScope.VENDOR,
-}
-
 # https://huggingface.co/docs/inference-providers/pricing: 402: the monthly credits are used up.
 HUGGINGFACE: Refusals = {**OPENAI, "402": RefusalScope.ACCOUNT, "404": RefusalScope.MODEL}
 
@@ -308,6 +242,29 @@ SAMBANOVA: Refusals = {**OPENAI, "402": RefusalScope.ACCOUNT, "404": RefusalScop
 
 # https://deepinfra.com/docs/openai_api: 402: no balance; 404: no such model.
 DEEPINFRA: Refusals = {**OPENAI, "402": RefusalScope.ACCOUNT, "404": RefusalScope.MODEL}
+
+# https://novita.ai/docs/api-reference/basic-error-code: words in `reason`.
+NOVITA: Refusals = {
+    **OPENAI,
+    "402": RefusalScope.ACCOUNT,
+    "INVALID_API_KEY": RefusalScope.KEY,
+    "FAILED_TO_AUTH": RefusalScope.KEY,
+    "NOT_ENOUGH_BALANCE": RefusalScope.ACCOUNT,
+    "MODEL_NOT_FOUND": RefusalScope.MODEL,
+    "RATE_LIMIT_EXCEEDED": RefusalScope.MODEL,
+    "TOKEN_LIMIT_EXCEEDED": RefusalScope.MODEL,
+    "SERVICE_NOT_AVAILABLE": RefusalScope.VENDOR,
+}
+
+# https://featherless.ai/docs/error-codes: 403: a model whose licence was not accepted. Its limit is
+# the number of concurrent requests of an account.
+FEATHERLESS: Refusals = {**OPENAI, "403": RefusalScope.MODEL, "429": RefusalScope.KEY}
+
+# https://docs.baseten.co/inference/model-apis/overview: 403: an invalid key.
+BASETEN: Refusals = {**OPENAI, "403": RefusalScope.KEY}
+
+# https://vercel.com/docs/ai-gateway/pricing: 402: no credits are left.
+VERCEL: Refusals = {**OPENAI, "402": RefusalScope.ACCOUNT}
 
 # https://docs.voyageai.com/docs/error-codes: 403: the IP address is not allowed.
 VOYAGE: Refusals = {**OPENAI, "403": RefusalScope.KEY, "429": RefusalScope.MODEL}

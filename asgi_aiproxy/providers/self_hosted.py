@@ -12,7 +12,13 @@ from asgi_aiproxy.dialects.base import ProviderRequest
 from asgi_aiproxy.operations import INFINITY_RERANK, TEI_RERANK, VLLM_RERANK
 from asgi_aiproxy.providers import refusal_codes
 from asgi_aiproxy.providers.base import Provider
-from asgi_aiproxy.providers.operations import CHAT, COMPLETIONS, EMBEDDINGS, OPENAI_OPERATIONS
+from asgi_aiproxy.providers.operations import (
+    AUDIO,
+    CHAT,
+    COMPLETIONS,
+    EMBEDDINGS,
+    OPENAI_OPERATIONS,
+)
 from asgi_aiproxy.providers.transforms import older_format
 
 
@@ -30,6 +36,8 @@ def openai_embeddings_under_v1(draft: ProviderRequest) -> ProviderRequest:
     return msgspec.structs.replace(draft, path="/v1" + draft.path)
 
 
+# https://docs.ollama.com/api/introduction. Its cloud has the same API: base_url https://ollama.com
+# and an API key.
 OLLAMA = Provider(
     name="ollama",
     dialect=OLLAMA_CHAT,
@@ -85,6 +93,38 @@ SGLANG = Provider(
     dialect=OPENAI_CHAT,
     base_url="http://127.0.0.1:30000/v1",
     native_operations=CHAT | COMPLETIONS | EMBEDDINGS,
+    strict_format=False,
+    transform_request=older_format,
+)
+# https://www.jan.ai/docs/desktop/api-server: a desktop application's server, which may require a
+# key.
+JAN = Provider(
+    name="jan",
+    refusals=refusal_codes.LOCAL,
+    dialect=OPENAI_CHAT,
+    base_url="http://127.0.0.1:1337/v1",
+    native_operations=CHAT,
+    strict_format=False,
+    transform_request=older_format,
+)
+# https://localai.io/features/openai-functions/ and https://localai.io/basics/getting_started/
+LOCALAI = Provider(
+    name="localai",
+    refusals=refusal_codes.LOCAL,
+    dialect=OPENAI_CHAT,
+    base_url="http://127.0.0.1:8080/v1",
+    native_operations=CHAT | COMPLETIONS | EMBEDDINGS | AUDIO | frozenset({"images.generations"}),
+    strict_format=False,
+    transform_request=older_format,
+)
+# https://inference.readthedocs.io/en/latest/reference/index.html: a model is the uid with which it
+# was launched.
+XINFERENCE = Provider(
+    name="xinference",
+    refusals=refusal_codes.LOCAL,
+    dialect=OPENAI_CHAT,
+    base_url="http://127.0.0.1:9997/v1",
+    native_operations=CHAT | COMPLETIONS | EMBEDDINGS | AUDIO | frozenset({"images.generations"}),
     strict_format=False,
     transform_request=older_format,
 )

@@ -91,7 +91,7 @@ WRONG = [
      "must not have a query or fragment: 'https://x/v1'"),
     ('[providers.foo]\nkeys = ["sk-secret"]', "providers.foo", "there is no provider 'foo'"),
     ('[providers.foo]\nkind = "bar"', "providers.foo.kind",
-     "there is no kind 'bar'. There are: anthropic, azure, bedrock"),
+     "there is no kind 'bar'. There are: anthropic, azure, baichuan, baseten, bedrock"),
     ('[providers.azure]\nkeys = ["sk-secret"]', "providers.azure.base_url", "is required"),
     ('[providers.x]\nkind = "openai-compatible"', "providers.x.base_url", "is required"),
     ('[providers."a/b"]\nkind = "openai"', 'providers."a/b"', "contain '/'"),

@@ -173,6 +173,7 @@ def read_error(answer: dict[str, Any], status: int) -> APIError:
         code,
         azure_error.get("code") if isinstance(azure_error, dict) else None,
         found.get("error_code"),
+        found.get("reason"),
         found.get("type"),
         found.get("status"),
     )
