@@ -57,6 +57,7 @@ Recall = Callable[[Session], Awaitable[Principal | None]]
 _MAX_FORM = 4 * 1024 * 1024
 _MAX_FIELDS = 2_000
 _SAFE_METHODS = ("GET", "HEAD")
+_OLD_FORM = "This page was of an earlier sign-in. Check the form and send it again."
 
 
 class Console:
@@ -263,9 +264,13 @@ class Console:
             require_scope(visitor.caller, route.need)
         if route.method in _SAFE_METHODS:
             return await self._make(route.run, request)
-        request = replace(request, form=await self._form(request, receive))
+        form = await self._form(request, receive)
+        token = form.pop("form_token", [""])[0]
+        request = replace(request, form=form)
         headers: RawHeaders = []
         try:
+            if not _equal(token, visitor.form):
+                raise APIError(ErrorKind.FORBIDDEN, _OLD_FORM, code="form")
             if route.confirm:
                 request, headers = await self._confirmed(request)
             answer = await self._make(route.run, request)
@@ -280,22 +285,17 @@ class Console:
             shown = replace(shown, status=failed.status)
         return _with_headers(shown, headers)
 
-    async def _form(self, request: PageRequest, receive: Receive) -> Mapping[str, list[str]]:
+    async def _form(self, request: PageRequest, receive: Receive) -> dict[str, list[str]]:
         """Return the fields of a form. Raises APIError (403) if another site has sent it."""
+        if not is_same_origin(request.scope):
+            message = "This form was not sent by a page of this console."
+            raise APIError(ErrorKind.FORBIDDEN, message, code="form")
         body = await _asgi.read_body(request.scope, receive, _MAX_FORM)
         text = body.decode("utf-8", "replace")
         try:
-            form = parse_qs(text, keep_blank_values=True, max_num_fields=_MAX_FIELDS)
+            return parse_qs(text, keep_blank_values=True, max_num_fields=_MAX_FIELDS)
         except ValueError as error:
             raise invalid(f"The form has more than {_MAX_FIELDS} fields.") from error
-        token = form.pop("form_token", [""])[0]
-        if not is_same_origin(request.scope) or not _equal(token, request.visitor.form):
-            message = (
-                "This form was not sent by this page, or the page is too old. Load it again and "
-                "send the form again."
-            )
-            raise APIError(ErrorKind.FORBIDDEN, message, code="form")
-        return form
 
     # the visitor
 
@@ -354,15 +354,22 @@ class Console:
         return await self._users.principal(session.subject, session.proof)
 
     def _sign_in_redirect(self, request: PageRequest) -> PageAnswer:
+        """Send a visitor to the sign-in; what it has entered in a form is not lost."""
+        if _asgi.header(request.scope, b"hx-request") is not None:  # a part of a page
+            return PageAnswer(401, headers=[(b"hx-refresh", b"true")])
         target = request.here
         if self._login_url:
             joint = "&" if "?" in self._login_url else "?"
             location = f"{self._login_url}{joint}{urlencode({'next': target})}"
-            return PageAnswer(303, headers=[(b"location", location.encode("latin-1", "ignore"))])
-        if self._sign_in:
-            return request.redirect("/sign-in", next=target if target != request.url("/") else "")
-        error = APIError(ErrorKind.UNAUTHORIZED, "Sign in first.")
-        return self._error_page(request, error)
+        elif self._sign_in:
+            given = target if target != request.url("/") else ""
+            location = request.url("/sign-in", next=given)
+        else:
+            error = APIError(ErrorKind.UNAUTHORIZED, "Sign in first.")
+            return self._error_page(request, error)
+        if request.scope["method"] not in _SAFE_METHODS:
+            return request.page("signed_out.html", status=401, location=location)
+        return PageAnswer(303, headers=[(b"location", location.encode("latin-1", "ignore"))])
 
     # answers
 

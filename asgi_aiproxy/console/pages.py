@@ -7,9 +7,7 @@ those of the API, so a page can neither show nor change more than its visitor co
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 from urllib.parse import quote, urlencode
@@ -24,6 +22,7 @@ from asgi_aiproxy.console.sessions import Session
 from asgi_aiproxy.console.site import ShownSite
 from asgi_aiproxy.console.texts import Texts
 from asgi_aiproxy.principal import Principal
+from asgi_aiproxy.services.csv_export import Cell, csv_lines
 
 Call = Callable[..., Awaitable[Any]]
 Confirmation = Literal["", "token", "password", "code", "provider"]
@@ -162,18 +161,7 @@ def segment(text: str) -> str:
     return quote(text, safe="") or "%20"
 
 
-def csv_answer(name: str, header: Iterable[str], rows: Iterable[Iterable[Any]]) -> PageAnswer:
+def csv_answer(name: str, header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> PageAnswer:
     """Return a table as a CSV file (RFC 4180); no value is read as a formula by spreadsheets."""
-    out = io.StringIO()
-    table = csv.writer(out)
-    table.writerow(header)
-    for row in rows:
-        table.writerow([_plain(value) for value in row])
     headers = [(b"content-disposition", f'attachment; filename="{name}"'.encode())]
-    return PageAnswer(200, out.getvalue().encode(), headers, b"text/csv; charset=utf-8")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r"):
-        return "'" + value
-    return value
+    return PageAnswer(200, csv_lines([header, *rows]).encode(), headers, b"text/csv; charset=utf-8")

@@ -38,7 +38,7 @@ def mount_path(scope: Scope) -> str:
 
     Hosts differ: most append the mount to `root_path`, Litestar leaves it in `raw_path` only; and a
     proxy may have removed a prefix that is in `root_path`. Never two slashes at the beginning,
-    which a browser would take for another host.
+    which a browser would take for another host, and no `;`, which would end the path of a cookie.
     """
     root = _segments(scope.get("root_path", ""))
     below = _segments(_before_local_path(scope))
@@ -48,7 +48,7 @@ def mount_path(scope: Scope) -> str:
         parts = below
     else:
         parts = root + below
-    return "".join("/" + quote(part, safe="-._~!$&'()*+,;=:@") for part in parts)
+    return "".join("/" + quote(part, safe="-._~!$&'()*+,=:@") for part in parts)
 
 
 def _before_local_path(scope: Scope) -> str:

@@ -32,6 +32,7 @@ _SLICE_RECORDS = 10  # that are converted without giving way
 _EXPORTED_TOGETHER = 100
 _NAMES_TOGETHER = 100
 _DEFAULT_DAYS = 30
+_EARLIEST = date(1970, 1, 1)
 
 Limit = Annotated[int, Meta(ge=1, le=MAX_PAGE_ROWS)]
 
@@ -281,6 +282,8 @@ class UsageService:
     def _days(self, since: date | None, until: date | None) -> tuple[date, date]:
         """Return a valid period; raises APIError if it is too long, or ends before it begins."""
         until = until or datetime.fromtimestamp(self._clock(), UTC).date()
+        if until < _EARLIEST:
+            raise invalid(f"until: must be {_EARLIEST} or later.", "until")
         since = since or until - timedelta(days=_DEFAULT_DAYS - 1)
         if not 0 <= (until - since).days < _MAX_DAYS:
             raise invalid(

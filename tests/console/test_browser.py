@@ -378,6 +378,16 @@ def test_a_page_is_used_with_the_keyboard_alone(site: Site, page: Driver) -> Non
     assert outline == "solid"  # the focus can be seen
 
 
+def test_a_page_that_refreshes_itself_leads_to_the_sign_in_when_the_session_ends(
+    site: Site, page: Driver
+) -> None:
+    sign_in(page, site, ROOT)
+    page.command("cookie", method="DELETE")
+    page.wait("Sign in", "h1")
+    assert page.script("return document.querySelectorAll('h1').length") == 1
+    assert page.url.endswith("/console/sign-in")
+
+
 def test_the_pages_work_without_the_script_of_other_sites(site: Site, page: Driver) -> None:
     """The policy is enforced: what a page tries to load from elsewhere is blocked."""
     page.open(f"{site.console}/sign-in")

@@ -7,11 +7,13 @@ import csv
 import io
 import re
 import time
+from functools import cache
 from typing import Any
 from urllib.parse import urlencode
 
 import msgspec
 import pytest
+from hypothesis import given, settings, strategies as st
 
 from asgi_aiproxy import (
     AdminApp,
@@ -187,6 +189,92 @@ async def test_a_form_needs_the_token_of_its_own_session() -> None:
         assert answer.status == 403
 
 
+async def test_a_form_of_an_earlier_sign_in_is_shown_again_as_it_was_filled_in() -> None:
+    shop = await filled()
+    browser = shop.browser()
+    await browser.sign_in()
+    old = (await browser.open("/groups")).page.form("/groups")
+    await browser.submit((await browser.open("/")).page.form("/sign-out"))
+    ended = await browser.submit(old, name="gold", ratio="0.25")
+    assert ended.status == 401
+    assert "/sign-in" in ended.page.links
+    await browser.sign_in()
+    shown = await browser.submit(old, name="gold", ratio="0.25")  # the page is loaded again
+    assert shown.status == 403
+    fields = dict(shown.page.form("/groups").fields)
+    assert (fields["name"], fields["ratio"]) == ("gold", "0.25")
+    assert "gold" not in await shop.store.rows("groups")
+    assert (await browser.submit(shown.page.form("/groups"))).status == 200
+    assert "gold" in await shop.store.rows("groups")
+
+
+async def test_what_another_site_has_entered_in_a_form_is_not_shown() -> None:
+    shop = await filled()
+    browser = shop.browser()
+    await browser.sign_in()
+    body = urlencode({"name": "entered-elsewhere"}).encode()
+    answer = await browser.send("POST", "/groups", body, {"origin": "https://evil.test"})
+    assert answer.status == 403
+    assert "entered-elsewhere" not in answer.text
+
+
+async def test_a_part_of_a_page_does_not_become_the_sign_in() -> None:
+    shop = await filled()
+    answer = await shop.browser().send("GET", "/now", headers={"hx-request": "true"})
+    assert (answer.status, answer.headers["hx-refresh"], answer.body) == (401, ["true"], b"")
+
+
+QUERY = ("since", "until", "by", "name", "after", "near", "compare", "model", "size", "output",
+         "id", "provider", "key_id", "key", "principal", "client", "cost", "state", "first_byte",
+         "limit", "request", "session", "tag", "status", "actor", "done", "scan")  # fmt: skip
+VALUES = ("nan", "-inf", "1e999", "0001-01-01", "9999-12-31", "\x00", "\ud800", "-1", "9" * 30, "é",
+          "../x", "x" * 3000, "%ff", "")  # fmt: skip
+
+
+@cache
+def operators_browser() -> Browser:
+    async def made() -> Browser:
+        browser = (await filled()).browser()
+        await browser.sign_in()
+        return browser
+
+    return asyncio.run(made())
+
+
+@settings(max_examples=120, deadline=None)
+@given(
+    number=st.integers(0, 99),
+    query=st.dictionaries(st.sampled_from(QUERY), st.sampled_from(VALUES), max_size=3),
+)
+def test_no_query_of_a_page_is_an_internal_error(number: int, query: dict[str, str]) -> None:
+    paths = [
+        route.path
+        for route in operators_browser().app.routes
+        if route.method == "GET" and "live" not in route.path
+    ]
+    check_query(paths[number % len(paths)], query)
+
+
+@pytest.mark.parametrize(
+    ("path", "query"),
+    [
+        ("/start/calls", {"since": "nan"}),
+        ("/start/calls", {"since": "1e999"}),
+        ("/usage", {"compare": "1", "since": "0001-01-01", "until": "0001-02-01"}),
+        ("/usage", {"by": "model", "compare": "1", "since": "0001-01-01", "until": "0001-02-01"}),
+    ],
+)
+def test_times_that_are_infinite_or_before_the_calendar_are_not_one(
+    path: str, query: dict[str, str]
+) -> None:
+    check_query(path, query)
+
+
+def check_query(path: str, query: dict[str, str]) -> None:
+    url = re.sub(r"\{\w+\}", "openai", path) + "?" + urlencode(query, errors="surrogatepass")
+    assert asyncio.run(operators_browser().send("GET", url)).status < 500, url
+
+
 async def test_reading_a_page_changes_nothing() -> None:
     shop = await filled()
     browser = shop.browser()
@@ -330,6 +418,7 @@ def test_a_mount_never_begins_with_two_slashes() -> None:
         scope = asgi.scope_of("GET", "/", root_path=root)
         assert not mount_path(scope).startswith("//")
     assert mount_path(asgi.scope_of("GET", "/", root_path='/a"><b')) == "/a%22%3E%3Cb"
+    assert mount_path(asgi.scope_of("GET", "/", root_path="/a;b")) == "/a%3Bb"  # of a cookie, too
     assert is_local_path("/a", "")
     assert not is_local_path("//evil.test", "")
 

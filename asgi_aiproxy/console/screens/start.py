@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import time
+from math import isfinite
 from typing import Any
 
 from asgi_aiproxy.connect import CLIENTS, GatewayAccess, Setup, merge_config
@@ -41,11 +42,17 @@ async def _show(request: PageRequest) -> PageAnswer:
 
 
 async def _calls(request: PageRequest) -> PageAnswer:
-    try:
-        since = float(request.query.get("since", ""))
-    except ValueError:
-        since = time.time()
+    since = _since(request.query.get("since", ""))
     return request.page("first_call.html", since=round(since), **await _found(request, since))
+
+
+def _since(text: str) -> float:
+    """Return a Unix time from a query; now if it is not one."""
+    try:
+        since = float(text)
+    except ValueError:
+        return time.time()
+    return since if isfinite(since) else time.time()
 
 
 async def _found(request: PageRequest, since: float) -> dict[str, Any]:
