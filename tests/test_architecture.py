@@ -64,6 +64,7 @@ MAY: dict[str, set[str]] = {
     # parts, each usable alone
     "_background_tasks": set(),
     "_slices": set(),
+    "_turns": set(),
     "_retry_queue": {"_background_tasks"},
     "_cancellation": {"errors"},
     "_asgi": {"_cancellation", "_control_headers", "_headers", "errors"},
@@ -155,7 +156,7 @@ MAY: dict[str, set[str]] = {
         "shim",
     },
     "middleware": names(
-        "_background_tasks _asgi _cancellation _control_headers _request_id accounts "
+        "_background_tasks _asgi _cancellation _control_headers _request_id _turns accounts "
         "credentials dialects errors exchange ip_ranges keys operations patterns prices principal "
         "providers quotas retry_after stores upstream"
     ),
@@ -166,9 +167,9 @@ MAY: dict[str, set[str]] = {
         "upstream usage"
     ),
     "admin": names(
-        "_asgi _background_tasks _cancellation _json _request_id _slices accounts credentials "
-        "dialects errors exchange ip_ranges keys middleware prices principal providers services "
-        "stores upstream usage"
+        "_asgi _background_tasks _cancellation _json _request_id _slices _turns accounts "
+        "credentials dialects errors exchange ip_ranges keys middleware prices principal providers "
+        "services stores upstream usage"
     ),
     "compat": {"_asgi", "_background_tasks", "_cancellation", "_control_headers", "_headers"}
     | {"_json", "accounts"}

@@ -11,7 +11,7 @@ from typing import Any, Self
 from asgi_aiproxy import __version__, _asgi
 from asgi_aiproxy._asgi import Receive, Scope, Send
 from asgi_aiproxy._background_tasks import repeat, start
-from asgi_aiproxy._slices import BackgroundTurns
+from asgi_aiproxy._turns import BackgroundTurns
 from asgi_aiproxy.accounts import StoredTokenVerifier
 from asgi_aiproxy.accounts.tokens import TOKENS
 from asgi_aiproxy.admin.announcement_routes import announcement_routes

@@ -13,7 +13,8 @@ from typing import Any
 import msgspec
 
 from asgi_aiproxy import _asgi
-from asgi_aiproxy._slices import BackgroundTurns, in_slices
+from asgi_aiproxy._slices import in_slices
+from asgi_aiproxy._turns import BackgroundTurns
 from asgi_aiproxy.admin.routing import AdminRequest, Route
 from asgi_aiproxy.errors import APIError, ErrorKind
 from asgi_aiproxy.services.base import LogId

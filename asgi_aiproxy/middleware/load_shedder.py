@@ -1,11 +1,16 @@
 """`LoadShedder`: refuses requests before the other routes of the host suffer.
 
 Theory of operation. One event loop serves the gateway and the routes of the host, so all of them
-wait while it is busy. How long is measured: a timer that is due every 50 ms reports how late it
-runs (the lag). While the lag is above `max_lag`, the number of requests that may be in flight here
-falls to a fraction of those that are; while it is below and the number is reached, it grows slowly
-(additive increase, multiplicative decrease, as in TCP). The median of three measurements counts, so
-that one pause of the garbage collector changes nothing.
+wait while it is busy. Two mechanisms limit this:
+
+1. *Turns.* Requests that are ready at the same time have turns (`_turns.py`): all of them together
+   run for a fraction of a millisecond in each iteration of the loop, then it is the host's turn. So
+   the host's routes hardly wait, and the requests wait for each other.
+2. *A limit* keeps that short. Every 5 ms it is measured how long a request that is ready waits for
+   its turn (the lag). While the lag is above `max_lag`, the number of requests that may be in
+   flight here falls to a fraction of those that are; while it is below and the number is reached,
+   it grows slowly (additive increase, multiplicative decrease, as in TCP). What nine of ten
+   measurements do not exceed counts, so that one pause of the garbage collector changes nothing.
 
 Requests beyond the number get 503 with `retry-after`, spread so that their clients do not return
 together. Those of low priority are refused when half of it is reached, those of high priority when
@@ -23,11 +28,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections import deque
 from collections.abc import Callable, Mapping
+from time import perf_counter
 
 import msgspec
 
 from asgi_aiproxy._asgi import ASGIApp, Message, Receive, Scope, Send, content_length
+from asgi_aiproxy._turns import FairTurns
 from asgi_aiproxy.errors import APIError, ConfigurationError, ErrorKind, require_int_at_least
 from asgi_aiproxy.middleware.base import Middleware
 from asgi_aiproxy.middleware.error_format import send_error_for
@@ -36,14 +44,18 @@ from asgi_aiproxy.principal import ANONYMOUS, SCOPE_KEY, Principal
 
 logger = logging.getLogger("asgi_aiproxy")
 
-_INTERVAL = 0.05  # seconds between two measurements
+_INTERVAL = 0.005  # seconds between two measurements
+_MEASURED = 20  # measurements that count
+_DECIDE = 10  # measurements between two changes of the limit
+_LATE = 0.002  # seconds by which timers may be late in an idle loop
 _DECREASE, _INCREASE = 0.8, 0.05
 _LOW_SHARE, _HIGH_SHARE = 0.5, 1.25
 
 
 class LoadStatus(msgspec.Struct, frozen=True):
-    """The load of this process: requests in flight, how many may be, the lag of the event loop in
-    seconds, the bytes of request bodies in memory, and the number of requests that were refused.
+    """The load of this process: requests in flight, how many may be, the lag in seconds (how long
+    a request that is ready waits until it continues), the bytes of request bodies in memory, and
+    the number of requests that were refused.
     """
 
     in_flight: int
@@ -54,7 +66,7 @@ class LoadStatus(msgspec.Struct, frozen=True):
 
 
 class AdaptiveLimit:
-    """How many requests may be in flight, by the lag of the event loop. Pure.
+    """How many requests may be in flight, by the lag. Pure.
 
     `max_lag` is in seconds; `most` is the highest number.
     """
@@ -62,17 +74,21 @@ class AdaptiveLimit:
     def __init__(self, max_lag: float, most: int) -> None:
         self._max_lag = max_lag
         self._most = most
-        self._lags = [0.0, 0.0, 0.0]
+        self._lags: deque[float] = deque([0.0] * _MEASURED, _MEASURED)
+        self._observed = 0
         self.limit = float(most)
 
     @property
     def lag(self) -> float:
-        """The median of the last three measurements."""
-        return sorted(self._lags)[1]
+        """What nine of ten of the last measurements do not exceed."""
+        return sorted(self._lags)[_MEASURED * 9 // 10 - 1]
 
     def observe(self, lag: float, in_flight: int) -> None:
         """Take one measurement, with the number of requests in flight."""
-        self._lags = [*self._lags[1:], lag]
+        self._lags.append(lag)
+        self._observed += 1
+        if self._observed % _DECIDE:
+            return
         if self.lag > self._max_lag:
             self.limit = max(min(self.limit, float(in_flight)) * _DECREASE, 1.0)
         elif in_flight >= self.limit * 0.9:
@@ -111,7 +127,8 @@ def priority_by_name(
 
 
 class LoadShedder(Middleware):
-    """A middleware that refuses requests while the event loop is overloaded.
+    """A middleware that protects the other routes of the host from the requests of an app: these
+    have turns on the event loop, and some are refused while it is overloaded.
 
     ::
 
@@ -120,7 +137,7 @@ class LoadShedder(Middleware):
     Arguments:
 
     - `app`: the wrapped app.
-    - `max_lag`: how late the event loop may be, in seconds.
+    - `max_lag`: for how long a request that is ready may wait until it continues, in seconds.
     - `max_in_flight`: the highest number of requests at the same time.
     - `max_held_bytes`: the highest sum of request bodies in memory, in bytes (None: no limit).
     - `priority`: the priority of a caller: negative (refused first), 0, or positive (refused last);
@@ -160,7 +177,8 @@ class LoadShedder(Middleware):
         # each request that is refused; see `Metrics.watch`.
         self.on_refused: Callable[[str, str], None] | None = None
         self._shedding = False
-        self._timer: asyncio.TimerHandle | None = None
+        self._turns = FairTurns()
+        self._measuring = False
 
     @property
     def status(self) -> LoadStatus:
@@ -177,18 +195,22 @@ class LoadShedder(Middleware):
         if self._max_held is not None and scope["type"] == "http":
             declared = content_length(scope) or 0
         if self._refuses(scope, declared):
-            await send_error_for(scope, receive, send, self._refusal())
+            await self._turns.run(send_error_for(scope, receive, send, self._refusal()))
             return
-        if self._timer is None:
-            self._measure_from(asyncio.get_running_loop())
+        if not self._measuring:
+            self._measure_soon(asyncio.get_running_loop())
         body = _HeldBody(self, receive, declared) if self._max_held is not None else None
+        receive = receive if body is None else body.receive
         self._in_flight += 1
         try:
-            await self.app(scope, receive if body is None else body.receive, send)
+            await self._turns.run(self._pass(scope, receive, send))
         finally:
             self._in_flight -= 1
             if body is not None:
                 body.release()
+
+    async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.app(scope, receive, send)
 
     def _refuses(self, scope: Scope, declared: int) -> bool:
         """Whether a request is refused; it is counted then."""
@@ -220,25 +242,31 @@ class LoadShedder(Middleware):
         """Count bytes of request bodies that are in memory from now on, or (negative) no more."""
         self._held += size
 
-    # the lag of the event loop
+    # the lag
 
-    def _measure_from(self, loop: asyncio.AbstractEventLoop) -> None:
-        due = loop.time() + _INTERVAL
-        self._timer = loop.call_at(due, self._measure, loop, due)
+    def _measure_soon(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._measuring = True
+        loop.call_later(_INTERVAL, self._measure, loop, perf_counter() + _INTERVAL)
 
     def _measure(self, loop: asyncio.AbstractEventLoop, due: float) -> None:
-        self._timer = None
-        self._limit.observe(max(loop.time() - due, 0.0), self._in_flight)
+        late = perf_counter() - due  # as something had blocked the loop
+        self._turns.measure(
+            lambda waited: self._observe(loop, max(waited, late if late > _LATE else 0.0))
+        )
+
+    def _observe(self, loop: asyncio.AbstractEventLoop, lag: float) -> None:
+        self._measuring = False
+        self._limit.observe(lag, self._in_flight)
         shedding = self._limit.admits(self._in_flight, 0) is False
         if shedding is not self._shedding:
             self._shedding = shedding
             logger.warning(
-                "load: %d requests in flight, the event loop is %.0f ms late; %s",
+                "load: %d requests in flight, each waits %.0f ms until it continues; %s",
                 *(self._in_flight, self._limit.lag * 1000),
                 "further ones are refused" if shedding else "requests are accepted again",
             )
         if self._in_flight:
-            self._measure_from(loop)
+            self._measure_soon(loop)
 
 
 class _HeldBody:

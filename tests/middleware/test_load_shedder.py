@@ -194,13 +194,37 @@ async def test_a_loop_that_is_late_lowers_the_limit_and_a_quick_one_raises_it_ag
     assert {answer.status for answer in await asyncio.gather(*tasks, more)} == {200}
 
 
+async def test_requests_that_are_ready_at_the_same_time_leave_turns_to_the_host() -> None:
+    ready = asyncio.Event()
+    turns_of_host = 0
+    noted: list[int] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await ready.wait()
+        noted.append(turns_of_host)
+        time.sleep(0.0005)  # noqa: ASYNC251
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"done"})
+
+    shedder = LoadShedder(app)
+    tasks = [asyncio.ensure_future(post(shedder)) for _ in range(20)]
+    async with asyncio.timeout(30):
+        while shedder.status.in_flight < 20:
+            await asyncio.sleep(0)
+        ready.set()
+        while not all(task.done() for task in tasks):
+            await asyncio.sleep(0)
+            turns_of_host += 1
+    assert len(set(noted)) > 15
+
+
 async def test_an_idle_app_measures_nothing() -> None:
     held = Held()
     held.end.set()
     app = LoadShedder(held)
     assert (await post(app)).status == 200
     async with asyncio.timeout(30):
-        while app._timer is not None:
+        while app._measuring:
             await asyncio.sleep(0.01)
 
 

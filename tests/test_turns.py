@@ -1,4 +1,4 @@
-"""Background work has turns of a slice each, when the event loop is idle."""
+"""Coroutines have turns: pages while the event loop is idle, calls such that others run, too."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ from typing import Any
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from asgi_aiproxy._slices import (
+from asgi_aiproxy._slices import give_way, in_slices, joined, taken, taken_items
+from asgi_aiproxy._turns import (
+    BUDGET_SECONDS,
     MAX_WAIT_SECONDS,
     SLICE_SECONDS,
     BackgroundTurns,
-    give_way,
-    in_slices,
-    joined,
-    taken,
-    taken_items,
+    FairTurns,
+    LoopTurns,
 )
 
 pytestmark = pytest.mark.anyio
@@ -114,9 +113,10 @@ async def test_a_page_that_was_waiting_for_the_store_waits_for_its_turn_too() ->
     assert len({iteration for _, iteration in noted}) == 3
 
 
-async def test_a_cancelled_page_cleans_up_and_the_others_go_on() -> None:
+@pytest.mark.parametrize("kind", [BackgroundTurns, FairTurns])
+async def test_a_cancelled_coroutine_cleans_up_and_the_others_go_on(kind: type[LoopTurns]) -> None:
     loop = Loop()
-    turns = BackgroundTurns(loop.clock)
+    turns = kind(loop.clock)
     ends: list[str] = []
 
     async def endless() -> None:
@@ -142,8 +142,9 @@ async def test_a_cancelled_page_cleans_up_and_the_others_go_on() -> None:
     assert ends == ["cleaned up"] * 2
 
 
-async def test_time_limits_and_errors_work_as_in_any_task() -> None:
-    turns = BackgroundTurns()
+@pytest.mark.parametrize("kind", [BackgroundTurns, FairTurns])
+async def test_time_limits_and_errors_work_as_in_any_task(kind: type[LoopTurns]) -> None:
+    turns = kind()
 
     async def limited() -> str:
         try:
@@ -186,12 +187,82 @@ async def test_what_a_generator_yields_is_made_in_turns_and_it_is_closed() -> No
     assert closed == [True, True]
 
 
+async def test_calls_that_are_ready_together_leave_time_for_others_in_each_iteration() -> None:
+    loop = Loop()
+    turns = FairTurns(loop.clock)
+    answered = asyncio.Event()
+    noted: list[tuple[int, int]] = []
+
+    async def call(number: int) -> None:
+        await answered.wait()
+        noted.append((number, loop.iteration))
+        loop.now += BUDGET_SECONDS * 4
+
+    calls = [asyncio.ensure_future(turns.run(call(number))) for number in range(20)]
+    while loop.iteration < 40:
+        await asyncio.sleep(0)
+    answered.set()
+    await asyncio.gather(*calls)
+    loop.open = False
+    assert [number for number, _ in noted] == list(range(20))
+    assert len({iteration for _, iteration in noted}) > 15
+
+
+async def test_short_steps_share_an_iteration_and_a_single_call_is_not_delayed() -> None:
+    loop = Loop()
+    turns = FairTurns(loop.clock)
+    noted: list[int] = []
+
+    async def call() -> None:
+        for _ in range(100):
+            noted.append(loop.iteration)
+            loop.now += BUDGET_SECONDS / 10
+            await asyncio.sleep(0)
+
+    await turns.run(call())
+    assert noted == list(range(noted[0], noted[0] + 100))
+    noted.clear()
+    await asyncio.gather(*(turns.run(call()) for _ in range(20)))
+    loop.open = False
+    most = max(noted.count(iteration) for iteration in noted)
+    assert 5 < most <= 20, "about ten steps fit into the budget"
+
+
+async def test_the_wait_for_a_turn_is_measured() -> None:
+    loop = Loop()
+    turns = FairTurns(loop.clock)
+
+    async def measured() -> float:
+        found: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+        turns.measure(found.set_result)
+        return await found
+
+    async def call() -> None:
+        while loop.open:
+            loop.now += BUDGET_SECONDS
+            await asyncio.sleep(0)
+
+    assert await measured() == 0
+    calls = [asyncio.ensure_future(turns.run(call())) for _ in range(8)]
+    await asyncio.sleep(0)
+    waited = await measured()
+    loop.open = False
+    await asyncio.gather(*calls)
+    assert waited == pytest.approx(8 * BUDGET_SECONDS, rel=0.3)
+
+
 STEPS = st.lists(st.sampled_from(["work", "way", "future", "sleep", "caught"]), max_size=12)
 
 
 @settings(max_examples=50, deadline=None)
-@given(pages=st.lists(STEPS, max_size=4), busy=st.sampled_from([0.0, MAX_WAIT_SECONDS]))
-def test_pages_return_the_same_in_turns_as_without(pages: list[list[str]], busy: float) -> None:
+@given(
+    pages=st.lists(STEPS, max_size=4),
+    busy=st.sampled_from([0.0, MAX_WAIT_SECONDS]),
+    kind=st.sampled_from([BackgroundTurns, FairTurns]),
+)
+def test_coroutines_return_the_same_in_turns_as_without(
+    pages: list[list[str]], busy: float, kind: type[LoopTurns]
+) -> None:
     async def calculate(steps: list[str], loop: Loop) -> list[str]:
         done = []
         for step in steps:
@@ -215,7 +286,7 @@ def test_pages_return_the_same_in_turns_as_without(pages: list[list[str]], busy:
 
     async def both() -> tuple[Any, Any]:
         loop = Loop(busy)
-        turns = BackgroundTurns(loop.clock)
+        turns = kind(loop.clock)
         without = await asyncio.gather(*(calculate(steps, loop) for steps in pages))
         within = await asyncio.gather(*(turns.run(calculate(steps, loop)) for steps in pages))
         loop.open = False
