@@ -10,6 +10,7 @@ import importlib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from typing import Any, cast
 
 import msgspec
@@ -29,6 +30,7 @@ _EVENTS = (b"data:", b"event:", b"id:", b"retry:", b":")
 # Members that OpenAI's newer usage has beside `input_tokens`, and Anthropic's does not.
 _RESPONSES_USAGE = frozenset({"total_tokens", "input_tokens_details", "input_token_details"})
 _USAGE = re.compile(rb'"usage(?:Metadata)?"\s*:\s*\{|"eval_count"')
+_LINE = re.compile(rb"[^\r\n]+")
 _scan = json.JSONDecoder().raw_decode
 
 
@@ -59,9 +61,12 @@ def extract_usage(head: bytes, rest: bytes) -> tuple[str, Usage | None]:
     They are the same object if the response is whole. Empty and None if it reports neither.
     """
     if head is rest:
-        whole = _document(rest)
-        if whole is not None:
-            return _combine(whole, reversed(whole))
+        document = _decode_object(rest)
+        if document is not None:
+            return _model(document), _usage(_counts(document))
+        elements = _decode_array(rest)
+        if elements is not None:
+            return _combine(elements, reversed(elements))
     if head.startswith(b"\0"):  # the length of a binary message, which is below 16 MiB
         return _combine([], _payloads_back(rest))
     if (
@@ -85,27 +90,27 @@ def _combine(
 
     `last` is in backward order.
     """
-    counts, late = Counts(), ""
+    counts, searched = Counts(), []
     for found in last:
-        counts, late = _counts(found), late or _model(found)
+        searched.append(found)
+        counts = _counts(found)
         if counts:
             break
+    all_counts = "total_tokens" in counts or "totalTokenCount" in counts
     model, early = "", Counts()
     for found in first:
         model = model or _model(found)
-        early = early or _counts(found)
+        if not all_counts:
+            early = early or _counts(found)
         if model and (early or counts):
             break
-    if "total_tokens" not in counts and "totalTokenCount" not in counts:
+    if not all_counts:
         counts = early | {name: count for name, count in counts.items() if count is not None}
-    return model or late, _usage(counts) if counts else None
+    return model or next(filter(None, map(_model, searched)), ""), _usage(counts)
 
 
-def _document(data: bytes) -> list[_UsageFields] | None:
-    """Return a whole text, or the elements of an array; None if it is neither."""
-    one = _decode_object(data)
-    if one is not None:
-        return [one]
+def _decode_array(data: bytes) -> list[_UsageFields] | None:
+    """Return the elements of an array; None if it is something else."""
     try:
         return _array_decoder.decode(data)
     except (ValueError, RecursionError):
@@ -130,8 +135,8 @@ def _decode_object(data: bytes) -> _UsageFields | None:
 def _lines(data: bytes) -> Iterator[_UsageFields]:
     """Yield the members of each event or line; the last of them may be cut."""
     known = False  # the model is not known yet
-    for line in data.splitlines():
-        text = _data(line)
+    for line in _LINE.finditer(data):
+        text = _data(line[0])
         if text and (_USAGE.search(text) or (not known and b'"model' in text)):
             found = _decode_object(text) or _first(text)
             known = known or bool(_model(found))
@@ -148,7 +153,7 @@ def _lines_back(data: bytes, *, cut: bool) -> Iterator[_UsageFields]:
             if _USAGE.match(data, at) is None:
                 continue
             at = max(data.rfind(b"\n", 0, at), data.rfind(b"\r", 0, at)) + 1
-            line = data[at:].splitlines()[0]
+            line = data[at:].partition(b"\n")[0].partition(b"\r")[0]
             text = _data(line)
             found = _decode_object(text) if text else None
             if found is not None:
@@ -245,10 +250,12 @@ _MEMBERS = (
 )
 
 
-def _inside(found: _UsageFields) -> Iterator[_UsageFields]:
+def _with_inner(found: _UsageFields) -> Iterator[_UsageFields]:
+    """Yield the members, and those of the objects inside that may hold usage and the model."""
+    yield found
     choices = bytes(found.choices)
     if b'"usage"' in choices:  # as Moonshot does
-        yield from _document(choices) or ()
+        yield from _decode_array(choices) or ()
     for raw in (found.response, found.message, found.session, found.delta, found.x_groq):
         data = bytes(raw)
         if data.startswith(b"{"):
@@ -258,7 +265,7 @@ def _inside(found: _UsageFields) -> Iterator[_UsageFields]:
 
 
 def _model(found: _UsageFields) -> str:
-    for each in (found, *_inside(found)):
+    for each in _with_inner(found):
         for raw in (each.model, each.modelVersion):
             value = _value(raw)
             if isinstance(value, str) and value:
@@ -267,7 +274,7 @@ def _model(found: _UsageFields) -> str:
 
 
 def _counts(found: _UsageFields) -> Counts:
-    for each in (found, *_inside(found)):
+    for each in _with_inner(found):
         for raw in (each.usage, each.usageMetadata):
             value = _value(raw)
             if isinstance(value, dict) and value:
@@ -280,9 +287,10 @@ def _counts(found: _UsageFields) -> Counts:
 
 
 def _value(raw: msgspec.Raw) -> Any:
-    data = bytes(raw)
+    if raw is _NOTHING:
+        return None
     try:
-        return _json.loads(data) if data else None
+        return _json.loads(bytes(raw))
     except ValueError:
         return None
 
@@ -312,9 +320,13 @@ def _usage(counts: Counts) -> Usage | None:
 
 def _decoded(module: str, name: str, counts: Counts) -> Usage | None:
     """Return what a function of a dialect's module reads from the counts."""
-    found = getattr(importlib.import_module(f"asgi_aiproxy.dialects.{module}"), name)
-    decode = cast("Callable[[Counts], Usage | None]", found)
     try:
-        return decode(counts)
+        return _decoder(module, name)(counts)
     except (AttributeError, TypeError, ValueError):
         return None
+
+
+@cache
+def _decoder(module: str, name: str) -> Callable[[Counts], Usage | None]:
+    found = getattr(importlib.import_module(f"asgi_aiproxy.dialects.{module}"), name)
+    return cast("Callable[[Counts], Usage | None]", found)

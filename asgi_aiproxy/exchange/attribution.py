@@ -20,9 +20,7 @@ from typing import Any
 
 import msgspec
 
-from asgi_aiproxy import _asgi
-from asgi_aiproxy._asgi import Scope
-from asgi_aiproxy._control_headers import CONTROL_HEADERS, SESSION
+from asgi_aiproxy._control_headers import SESSION
 from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.principal import MAX_TAG_LENGTH, MAX_TAGS, Principal, tag_error
 from asgi_aiproxy.providers.vendor_headers import SESSION_HEADERS
@@ -69,10 +67,7 @@ class Attribution:
         if len(self._tag_headers) + len(self._tag_metadata) > MAX_TAGS:
             raise ConfigurationError(f"Attribution: there can be {MAX_TAGS} tags at most.")
         self.headers = frozenset({*SESSION_HEADERS, *self._tag_headers})
-        sessions = {name: SESSION for name, means in CONTROL_HEADERS.items() if means == SESSION}
-        self._names = {
-            name.encode(): sessions.get(name, name) for name in (*self.headers, *sessions)
-        }
+        self._read_headers = self.headers | {SESSION}
 
     def labels(
         self,
@@ -81,6 +76,8 @@ class Attribution:
         principal: Principal,
     ) -> Labels:
         """Return the labels of a request by its headers (names in lower case) and its members."""
+        if not (members or principal.tags) and self._read_headers.isdisjoint(headers):
+            return NO_LABELS
         session = headers.get(SESSION, "")
         if not session:
             for name in SESSION_HEADERS:
@@ -93,6 +90,14 @@ class Attribution:
             session = session or _session_in(metadata)
         if not session and "user" in members:
             session = _text(members["user"])
+        tags = self._tags(headers, metadata)
+        if principal.tags:
+            tags.update(principal.tags)
+        if not session and not tags:
+            return NO_LABELS
+        return Labels(_clean(session)[:_MAX_SESSION_LENGTH], tags)
+
+    def _tags(self, headers: Mapping[str, str], metadata: Mapping[str, Any]) -> dict[str, str]:
         tags: dict[str, str] = {}
         for name, tag in self._tag_headers.items():
             if name in headers:
@@ -100,17 +105,7 @@ class Attribution:
         for name in self._tag_metadata:
             if name in metadata:
                 _add(tags, name, metadata[name])
-        if principal.tags:
-            tags.update(principal.tags)
-        if not session and not tags:
-            return NO_LABELS
-        return Labels(_clean(session)[:_MAX_SESSION_LENGTH], tags)
-
-    def labels_of_scope(
-        self, scope: Scope, principal: Principal, members: Mapping[str, msgspec.Raw]
-    ) -> Labels:
-        """Return the labels of a request by the headers in its scope."""
-        return self.labels(_asgi.headers(scope, self._names), members, principal)
+        return tags
 
 
 def attribution_for(given: Attribution | None, *, recorded: bool) -> Attribution | None:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from asgi_aiproxy._cancellation import TimerRegistry
-from asgi_aiproxy._request_id import request_id
 from asgi_aiproxy.exchange.attribution import LABEL_MEMBERS, NO_LABELS, Attribution
 from asgi_aiproxy.exchange.receipts import Receipts
 from asgi_aiproxy.exchange.record import ExchangeRecord
@@ -50,12 +49,12 @@ def new_record(request: ProxyRequest, context: ProxyContext) -> ExchangeRecord:
         principal=request.principal.id,
         face="passthrough",
         operation=request.route.operation,
-        request_id=request_id(request.scope),
+        request_id=request.id,
         started=context.clock(),
         provider=request.target.name,
         key_id=request.injected,
         labels=(
-            attribution.labels_of_scope(request.scope, request.principal, {})
+            attribution.labels(request.read_headers, {}, request.principal)
             if attribution is not None
             else NO_LABELS
         ),
@@ -68,4 +67,4 @@ def add_labels(
     """Add the session and the tags that the body names to the record."""
     attribution = context.attribution
     if attribution is not None and not LABEL_MEMBERS.isdisjoint(members):
-        record.labels = attribution.labels_of_scope(request.scope, request.principal, members)
+        record.labels = attribution.labels(request.read_headers, members, request.principal)

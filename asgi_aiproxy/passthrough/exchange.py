@@ -31,7 +31,7 @@ from functools import partial
 from asgi_aiproxy._asgi import RawHeaders, Receive, Send
 from asgi_aiproxy._cancellation import ClientGoneError, RequestMonitor
 from asgi_aiproxy._control_headers import key_headers
-from asgi_aiproxy._request_id import with_id
+from asgi_aiproxy._request_id import named
 from asgi_aiproxy.credentials import BlotErrors
 from asgi_aiproxy.errors import APIError, ErrorKind, RefusalScope, internal_error
 from asgi_aiproxy.exchange.admission import (
@@ -123,7 +123,7 @@ class Exchange:
         Raises APIError before the response has started, ResponseAbortedError afterwards, and
         ClientGoneError if the client disconnects.
         """
-        request, context = self._request, self._context
+        request, context, tracker = self._request, self._context, self._tracker
         try:
             with self._monitor:
                 body, named = await read_request_content(
@@ -133,9 +133,10 @@ class Exchange:
                     self._monitor,
                     peek=self._metered,
                     change=self._run_hooks if context.hooks is not None else None,
-                    references=self._tracker is not None and self._tracker.reads_body,
+                    references=tracker is not None and tracker.reads_body,
                 )
-                add_labels(self._record, request, context, named.fields)
+                if named.fields:
+                    add_labels(self._record, request, context, named.fields)
                 known_body = body if isinstance(body, bytes) else b""
                 models = self._models(named)
                 given = self._call.encoded_response() if self._call is not None else None
@@ -193,9 +194,11 @@ class Exchange:
                     loop=self._monitor.timer.loop,
                     prices=self._context.receipts.prices,
                 )
-                self._run_hooks_after(self.written)
+                if self._call is not None:
+                    self._run_hooks_after(self._call, self.written)
         answer, self._answer = self._answer, None
-        await close_response(answer)
+        if answer is not None:
+            await close_response(answer)
 
     # the request
 
@@ -216,6 +219,8 @@ class Exchange:
         request, route = self._request, self._request.route
         name = "" if route.batch else route.model or named.model
         self._record.requested_model = self._record.upstream_model = name
+        if self._admission is None and not request.principal.models:
+            return ()  # nothing depends on them
         # These models are called. Others that are named may be called as well, or be ignored.
         called = (*route.models, *(named.calls if route.batch else (named.model,)))
         models = tuple(dict.fromkeys(model for model in called if model or route.batch))
@@ -255,9 +260,12 @@ class Exchange:
 
     async def _filtered(self, call: ProxiedCall, answer: UpstreamResponse) -> UpstreamResponse:
         """Return the response as the filters of hooks release it. Raises APIError."""
-        hooks, meter = self._context.hooks, self._meter_for(answer)
+        hooks = self._context.hooks
         if hooks is None:
             return answer
+        kind = header(answer.headers, "content-type") or ""
+        coding = header(answer.headers, "content-encoding") or ""
+        meter = self._meter_for(answer.status, kind, coding)
         self._monitor.set_timeout(self._timeouts.idle, "The upstream sent nothing for too long.")
         filtered = await hooks.guarded(
             answer,
@@ -271,10 +279,10 @@ class Exchange:
             self._meter, self._metered = meter, False  # it has seen the bytes of the upstream
         return filtered
 
-    def _run_hooks_after(self, written: UsageRecord) -> None:
+    def _run_hooks_after(self, call: ProxiedCall, written: UsageRecord) -> None:
         hooks = self._context.hooks
-        if hooks is not None and self._call is not None and hooks.chain.observing:
-            hooks.chain.ended(self._call, written)
+        if hooks is not None and hooks.chain.observing:
+            hooks.chain.ended(call, written)
 
     # the response
 
@@ -314,7 +322,7 @@ class Exchange:
             if not self._may_be_about_the_key(answer):
                 keys.record_response(status, answer.headers, context.clock())
                 exchange_record.answered(status)
-                return await redacted(answer, keys.redactor)
+                return answer if status < 300 else await redacted(answer, keys.redactor)
             buffered, refusal = await self._refused(answer, keys, content)
             # A resource is held by one key: another key can only help if this one did not find it.
             may_be_elsewhere = status == 404 and keys.has_more_keys
@@ -329,8 +337,7 @@ class Exchange:
         status = answer.status
         if status in _KEY_STATUSES or (status == 404 and self._stateful):
             return True
-        kind = header(answer.headers, "content-type") or ""
-        return status in _BODY_EXPLAINS and "json" in kind
+        return status in _BODY_EXPLAINS and "json" in (header(answer.headers, "content-type") or "")
 
     async def _refused(
         self, answer: UpstreamResponse, keys: ProxyKeyRotation, content: Content
@@ -396,7 +403,9 @@ class Exchange:
                 if remaining is not None:
                     remaining -= len(data)
                 last = ended() if remaining is None else remaining <= 0
-                if error_redactor is not None and (b"error" in data or error_redactor.held):
+                if error_redactor is not None and (
+                    error_redactor.held or error_redactor.marks(data)
+                ):
                     data = error_redactor.feed(data)
                     if last:
                         data += error_redactor.close()
@@ -428,29 +437,28 @@ class Exchange:
             raise APIError(
                 ErrorKind.UPSTREAM, f"The upstream answered with the invalid status {status}."
             )
-        headers, proxy_headers = read_response_headers(
+        headers, read = read_response_headers(
             answer.headers, request.target.policy, self._rewrite_location
         )
         keys = self._keys
         if keys is not None and keys.redactor is not None:
             headers = keys.redactor.headers(headers)
-        length = declared_length(proxy_headers)
+        length = declared_length(read)
         if status in _BODILESS:
             length = 0
         elif length is not None:
             headers.append((b"content-length", b"%d" % length))
-        headers = with_id(headers, exchange_record.request_id)
-        headers += key_headers(exchange_record.key_id)
+        headers += [named(exchange_record.request_id), *key_headers(exchange_record.key_id)]
         if self._metered:
-            self._meter = self._meter_for(answer)
+            kind, coding = read.get("content-type", ""), read.get("content-encoding", "")
+            self._meter = self._meter_for(status, kind, coding)
         return headers, length
 
-    def _meter_for(self, answer: UpstreamResponse) -> UsageMeter | None:
-        """Return a meter for the response; None if it does not report usage."""
-        if self._request.method != "POST" or answer.status >= 300 or not self._metered:
+    def _meter_for(self, status: int, kind: str, coding: str) -> UsageMeter | None:
+        """Return a meter for a response; None if it does not report usage."""
+        if self._request.method != "POST" or status >= 300 or not self._metered:
             return None  # (A stored response that is fetched again was counted before.)
-        kind = header(answer.headers, "content-type") or ""
-        return UsageMeter.for_type(kind, header(answer.headers, "content-encoding") or "")
+        return UsageMeter.for_type(kind, coding)
 
     def _rewrite_location(self, name: str, value: str) -> str:
         return rewrite_location(name, value, self._request, self._key)

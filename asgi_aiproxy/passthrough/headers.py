@@ -17,6 +17,7 @@ import msgspec
 from asgi_aiproxy._asgi import RawHeaders, Scope
 from asgi_aiproxy._control_headers import CONTROL_HEADERS, add_control_header
 from asgi_aiproxy._headers import combine_values
+from asgi_aiproxy._request_id import HEADER, SENT_NAME
 from asgi_aiproxy.credentials import strip_credentials
 from asgi_aiproxy.errors import APIError, ErrorKind
 from asgi_aiproxy.providers.vendor_headers import (
@@ -39,7 +40,7 @@ _SET_BY_SERVER = {"expect", "host", "content-length"}
 # Only valid from the server of this response: servers add the first two themselves, and `alt-svc`
 # would lead clients to a port of the host on which no server listens.
 _OF_THIS_SERVER = {"date", "server", "alt-svc"}
-_DROPPED_FROM_RESPONSES = _HOP_BY_HOP | _OF_THIS_SERVER | {"content-length"}
+_DROPPED_FROM_RESPONSES = _HOP_BY_HOP | _OF_THIS_SERVER | {"content-length", HEADER.decode()}
 _WEBSOCKET_PREFIX = "sec-websocket-"
 
 _FORWARDED = {"forwarded", "via", "x-real-ip", "x-client-ip", "x-cluster-client-ip"}
@@ -48,17 +49,18 @@ _FORWARDED |= {"x-rewrite-url"}
 _FORWARDED_PREFIX = "x-forwarded-"
 
 # Read by the proxy itself, whether or not they are forwarded.
-_FRAMING = frozenset({b"host", b"content-length", b"transfer-encoding"})
+_FRAMING = frozenset({"host", "content-length", "transfer-encoding"})
 _LISTS_HEADERS = {"connection", "trailer"}  # contain names of other headers
 _READ_IN_REQUESTS = {
     "host",
     "content-length",
     "transfer-encoding",
     "content-type",
+    "content-encoding",
     "upgrade",
+    SENT_NAME,
     *_LISTS_HEADERS,
 }
-_READ_IN_REQUESTS |= {"content-encoding"}
 _LOCATIONS = {"location", "content-location", *ADDRESS_HEADERS, *UPLOAD_ADDRESS_HEADERS}
 _READ_IN_RESPONSES = {
     "content-length",
@@ -74,23 +76,23 @@ _METHOD_OVERRIDES = {"x-http-method-override", "x-http-method", "x-method-overri
 _CONTROLS = bytes([*range(0x09), *range(0x0A, 0x20), 0x7F])
 
 _MAX_CACHED_NAMES = 4096
-_IGNORED, _READ, _CREDENTIAL, _LOCATION, _CONTROL = range(5)
+_READ, _CREDENTIAL, _LOCATION, _CONTROL = 1, 2, 4, 8
 _Name = TypeVar("_Name", str, bytes)
 _PassedName = TypeVar("_PassedName", str, bytes)
 
 
-class _Roles(dict[_Name, tuple[_PassedName, int]]):
-    """Maps the name of a header to the name it is forwarded with (empty: not forwarded) and its
-    role.
+class _Roles(dict[_Name, tuple[_PassedName, int, str]]):
+    """Maps the name of a header to the name it is forwarded with (empty: not forwarded), its roles
+    (a sum), and its name in lower case.
 
     Results are cached, because there are few different names.
     """
 
-    def __init__(self, decide: Callable[[_Name], tuple[_PassedName, int]]) -> None:
+    def __init__(self, decide: Callable[[_Name], tuple[_PassedName, int, str]]) -> None:
         super().__init__()
-        self._decide: Callable[[_Name], tuple[_PassedName, int]] = decide
+        self._decide: Callable[[_Name], tuple[_PassedName, int, str]] = decide
 
-    def __missing__(self, name: _Name) -> tuple[_PassedName, int]:
+    def __missing__(self, name: _Name) -> tuple[_PassedName, int, str]:
         found = self._decide(name)
         if len(self) >= _MAX_CACHED_NAMES:
             self.clear()
@@ -108,6 +110,8 @@ class HeaderPolicy:
     forwarded: Forwarded = "set"
     # Whether the upstream may compress its response if the client accepts that
     encoded: bool = True
+    # Further request headers that the proxy reads, whether or not they are forwarded
+    read: frozenset[str] = frozenset()
 
     @cached_property
     def filter_request_headers(self) -> _Roles[bytes, str]:
@@ -119,12 +123,13 @@ class HeaderPolicy:
         """The roles of response headers. Raises APIError for an invalid name."""
         return _Roles(self._response_role)
 
-    def _request_role(self, name: bytes) -> tuple[str, int]:
+    def _request_role(self, name: bytes) -> tuple[str, int, str]:
         text = name.decode("latin-1").lower()
         if not TOKEN.fullmatch(text):
             raise AmbiguousFramingError("A header of the request is not valid.")
+        role = _READ if text in _READ_IN_REQUESTS or text in self.read else 0
         if not strip_credentials([(name, b"")], frozenset()):
-            return "", _CREDENTIAL
+            return "", role | _CREDENTIAL, text
         stays = (
             text in _HOP_BY_HOP
             or text in _SET_BY_SERVER
@@ -135,10 +140,9 @@ class HeaderPolicy:
             or (self.forwarded in ("set", "drop") and _is_forwarding_header(text))
             or (text == "accept-encoding" and not self.encoded)
         )
-        role = _READ if text in _READ_IN_REQUESTS else _IGNORED
-        return "" if stays else text, _CONTROL if text in CONTROL_HEADERS else role
+        return "" if stays else text, role | _CONTROL if text in CONTROL_HEADERS else role, text
 
-    def _response_role(self, name: str) -> tuple[bytes, int]:
+    def _response_role(self, name: str) -> tuple[bytes, int, str]:
         if not TOKEN.fullmatch(name):
             raise _invalid_response_header()
         stays = (
@@ -146,10 +150,8 @@ class HeaderPolicy:
             or name in self.answer
             or name.startswith((*self.answer_prefixes, _WEBSOCKET_PREFIX))
         )
-        role = (
-            _READ if name in _READ_IN_RESPONSES else _LOCATION if name in _LOCATIONS else _IGNORED
-        )
-        return b"" if stays else name.encode("latin-1"), role
+        role = _READ if name in _READ_IN_RESPONSES else _LOCATION if name in _LOCATIONS else 0
+        return b"" if stays else name.encode("latin-1"), role, name
 
 
 # For an internal application: it gets `x-forwarded-*` headers and cookies.
@@ -180,12 +182,11 @@ class AmbiguousFramingError(APIError):
 
 
 class RequestHeaders(msgspec.Struct, gc=False):
-    """The headers of a request: those to forward, those that the proxy reads, those that control
-    the gateway (by their present name), and credentials."""
+    """The headers of a request: those to forward, those that the proxy reads (among them those that
+    control the gateway, by their present name), and credentials."""
 
     passed: Pairs
-    proxy_headers: dict[bytes, str]
-    control: dict[str, str]
+    read: dict[str, str]
     credentials: RawHeaders
     length: int | None  # of the body in bytes, if declared
 
@@ -207,48 +208,47 @@ def read_request_headers(raw_headers: RawHeaders, policy: HeaderPolicy) -> Reque
         message = f"The request's headers are larger than {MAX_HEAD} bytes."
         raise APIError(ErrorKind.INVALID, message, status=431)
     passed: Pairs = []
-    proxy_headers: dict[bytes, str] = {}
-    control: dict[str, str] = {}
+    read: dict[str, str] = {}
     credentials: RawHeaders = []
     roles = policy.filter_request_headers
     for pair in raw_headers:
-        name, value = pair
-        text, role = roles[name]
-        if text:
-            passed.append((text, value.decode("latin-1")))
-        if role == _READ:
-            if name in proxy_headers:
-                if name in _FRAMING:
-                    raise AmbiguousFramingError(
-                        "The request has several host or content-length headers."
-                    )
-                proxy_headers[name] = combine_values(proxy_headers[name], value.decode("latin-1"))
-            else:
-                proxy_headers[name] = value.decode("latin-1")
-        elif role == _CREDENTIAL:
+        passed_name, role, name = roles[pair[0]]
+        value = pair[1].decode("latin-1")
+        if passed_name:
+            passed.append((passed_name, value))
+        if not role:
+            continue
+        if role & _READ:
+            read[name] = _repeated_header(name, read[name], value) if name in read else value
+        if role & _CREDENTIAL:
             credentials.append(pair)
-        elif role == _CONTROL:
-            add_control_header(control, name, value)
+        elif role & _CONTROL:
+            add_control_header(read, *pair)
     length: int | None = None
-    if b"content-length" in proxy_headers or b"transfer-encoding" in proxy_headers:
-        length = _body_length(proxy_headers)
-    if b"connection" in proxy_headers or b"trailer" in proxy_headers:
-        dropped = _listed_names(
-            [proxy_headers.get(b"connection", ""), proxy_headers.get(b"trailer", "")]
-        )
+    if "content-length" in read or "transfer-encoding" in read:
+        length = _body_length(read)
+    if "connection" in read or "trailer" in read:
+        dropped = _listed_names([read.get("connection", ""), read.get("trailer", "")])
         passed = [pair for pair in passed if pair[0] not in dropped]
-    return RequestHeaders(passed, proxy_headers, control, credentials, length)
+    return RequestHeaders(passed, read, credentials, length)
 
 
-def _body_length(proxy_headers: dict[bytes, str]) -> int | None:
+def _repeated_header(name: str, before: str, value: str) -> str:
+    """Return the value of a repeated header. Raises AmbiguousFramingError if it must not be."""
+    if name in _FRAMING:
+        raise AmbiguousFramingError("The request has several host or content-length headers.")
+    return combine_values(before, value)
+
+
+def _body_length(read: dict[str, str]) -> int | None:
     """Return the declared length of a body. Raises AmbiguousFramingError if its end is
     ambiguous.
     """
-    length = proxy_headers.get(b"content-length")
+    length = read.get("content-length")
     # (`isdigit` is also true for digits that are not ASCII.)
     if length is not None and not (length.isascii() and length.isdigit() and len(length) < 19):
         raise AmbiguousFramingError("The request's content-length is not a number.")
-    encoding = proxy_headers.get(b"transfer-encoding")
+    encoding = read.get("transfer-encoding")
     if encoding is None:
         return int(length) if length is not None else None
     if encoding.strip().lower() != "chunked":
@@ -263,46 +263,42 @@ def _body_length(proxy_headers: dict[bytes, str]) -> int | None:
 def read_response_headers(
     headers: Headers, policy: HeaderPolicy, relocated: Callable[[str, str], str] | None = None
 ) -> tuple[RawHeaders, dict[str, str]]:
-    """Return the response headers for the client, without the length, and those that the proxy
-    reads.
+    """Return the response headers for the client, without the length and the request id, and those
+    that the proxy reads.
 
     `relocated` rewrites the addresses in a header. Raises APIError for an invalid header.
     """
     pairs: RawHeaders = []
-    proxy_headers: dict[str, str] = {}
+    read: dict[str, str] = {}
     roles = policy.filter_response_headers
     for name, value in headers:
-        passed, role = roles[name]
+        passed_name, role, _ = roles[name]
         if role == _LOCATION and relocated is not None:
             value = relocated(name, value)
         elif role == _READ:
-            proxy_headers[name] = (
-                combine_values(proxy_headers[name], value) if name in proxy_headers else value
-            )
-        if passed:
-            pairs.append((passed, value.encode("latin-1", "replace")))
+            read[name] = combine_values(read[name], value) if name in read else value
+        if passed_name:
+            pairs.append((passed_name, value.encode("latin-1", "replace")))
     joined = b"".join(chain.from_iterable(pairs))
     if len(joined) != len(joined.translate(None, _CONTROLS)):
         raise _invalid_response_header()
-    if "connection" in proxy_headers or "trailer" in proxy_headers:
-        dropped = _listed_names(
-            [proxy_headers.get("connection", ""), proxy_headers.get("trailer", "")]
-        )
+    if "connection" in read or "trailer" in read:
+        dropped = _listed_names([read.get("connection", ""), read.get("trailer", "")])
         pairs = [pair for pair in pairs if pair[0].decode("latin-1") not in dropped]
-    return pairs, proxy_headers
+    return pairs, read
 
 
 def _invalid_response_header() -> APIError:
     return APIError(ErrorKind.UPSTREAM, "The upstream sent an invalid response header.")
 
 
-def declared_length(proxy_headers: dict[str, str]) -> int | None:
+def declared_length(read: dict[str, str]) -> int | None:
     """Return the declared length of a response in bytes; a transfer coding takes precedence (RFC
     9112, 6.3).
     """
-    if "transfer-encoding" in proxy_headers:
+    if "transfer-encoding" in read:
         return None
-    value = proxy_headers.get("content-length", "")
+    value = read.get("content-length", "")
     if not value.isdecimal():
         # (The transport has checked that repeated values are equal.)
         value = value.partition(",")[0].strip()

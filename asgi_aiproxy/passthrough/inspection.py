@@ -56,8 +56,11 @@ def peek_model(body: bytes) -> Inspection:
         found = _decode_peeked(body)
     except (ValueError, RecursionError):
         return NOTHING
-    labels = {"metadata": found.metadata, "user": found.user}
-    fields = {name: value for name, value in labels.items() if value is not _ABSENT}
+    fields = {}
+    if found.metadata is not _ABSENT:
+        fields["metadata"] = found.metadata
+    if found.user is not _ABSENT:
+        fields["user"] = found.user
     named = found.model or ""
     known = len(named) <= inspection.MAX_MODEL_NAME
     model = inspection.strip_models_prefix(named) if known else ""

@@ -33,6 +33,7 @@ from asgi_aiproxy.exchange.error_mapping import (
 )
 from asgi_aiproxy.exchange.key_rotation import KEY_KINDS, RetryRules
 from asgi_aiproxy.keys import Key, Lease, NoKeyError
+from asgi_aiproxy.keys.lease import KeyRequest
 from asgi_aiproxy.messages import Usage
 from asgi_aiproxy.passthrough.request import ProxyRequest
 from asgi_aiproxy.providers.path_profiles import MODEL_CALL
@@ -99,7 +100,8 @@ class ProxyKeyRotation:
 
         Raises APIError if no key is available (see `is_key_cooling`).
         """
-        self._release_lease()
+        if self._lease is not None:
+            self._release_lease()
         request = self._request
         if request.own_key:
             self.key_id = "own"
@@ -149,13 +151,9 @@ class ProxyKeyRotation:
 
     async def _acquire(self, key_id: str) -> Lease:
         assert self._pool is not None  # noqa: S101 (`next` checks it)
-        return await self._pool.acquire(
-            caller=self._request.principal.id,
-            model=self._model,
-            key_id=key_id,
-            affinity=self._affinity,
-            exclude=self._tried_key_ids,
-            among=self._request.principal.keys,
+        caller, tried = self._request.principal, self._tried_key_ids
+        return await self._pool.lend(
+            KeyRequest(self._model, key_id, self._affinity, tried, caller.keys, caller.id)
         )
 
     def record_response(self, status: int, headers: Headers, now: float) -> None:
@@ -251,9 +249,8 @@ class ProxyKeyRotation:
     def _release_lease(self) -> None:
         """Give back the key in use, unless its refusal is deferred."""
         lease, self._lease = self._lease, None
-        if lease is not None and all(
-            lease is not refused for refused, _, _ in self._refused_leases
-        ):
+        refused = self._refused_leases
+        if lease is not None and not (refused and any(lease is other for other, _, _ in refused)):
             lease.release()
 
     def _judge_refused(self, *, guilty: bool, served: bool) -> None:

@@ -137,6 +137,11 @@ class PassthroughProxy:
         if whole_body_reason and (max_body is None or max_body > max_replay):
             max_body = max_replay
         chain = as_hooks(hooks)
+        attribution = attribution_for(
+            attribution, recorded=record is not discard or chain is not None
+        )
+        if attribution is not None:
+            self._target = with_policy(self._target, read=attribution.headers)
         owners = ownership if ownership is not None else ResourceOwnership()
         pool = self._target.provider.keys if self._target.provider is not None else None
         self.resources = pool.resource_records if pool is not None else None
@@ -153,9 +158,7 @@ class PassthroughProxy:
             keep_host=keep_host,
             recorded=record is not discard or (receipts is not None and bool(receipts.prices)),
             receipts=receipts if receipts is not None else NO_RECEIPTS,
-            attribution=attribution_for(
-                attribution, recorded=record is not discard or chain is not None
-            ),
+            attribution=attribution,
             clock=clock,
             hooks=ProxyHooks(chain, unparsed) if chain is not None else None,
             resources=self.resources,
@@ -191,7 +194,8 @@ class PassthroughProxy:
             request = parse_request(
                 scope, self._target, self._routes, allow_client_keys=self._allow_client_keys
             )
-            if request.upgrade and request.upgrade.strip().lower() == "websocket":
+            upgrade = request.read_headers.get("upgrade")
+            if upgrade and upgrade.strip().lower() == "websocket":
                 await self._refuse_upgrade(scope, send)
                 return
             exchange = Exchange(self._context, request)

@@ -8,7 +8,7 @@ import msgspec
 
 from asgi_aiproxy._asgi import RawHeaders, Scope
 from asgi_aiproxy._control_headers import KEY, PROVIDER_KEY_HEADERS, SESSION
-from asgi_aiproxy._request_id import request_id
+from asgi_aiproxy._request_id import SENT_NAME, request_id
 from asgi_aiproxy.credentials import (
     INJECTED,
     caller_key,
@@ -26,6 +26,7 @@ from asgi_aiproxy.passthrough.path_patterns import validate_query
 from asgi_aiproxy.passthrough.routes import Route, Routes
 from asgi_aiproxy.passthrough.target import ProxyTarget
 from asgi_aiproxy.principal import ANONYMOUS, SCOPE_KEY, Principal
+from asgi_aiproxy.providers.base import HeaderAuth
 from asgi_aiproxy.providers.vendor_headers import ACCOUNT_HEADERS
 from asgi_aiproxy.upstream.base import UpstreamRequest
 
@@ -33,16 +34,20 @@ from asgi_aiproxy.upstream.base import UpstreamRequest
 class ProxyRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A validated request, without the caller's credentials.
 
-    `headers` are sent to the upstream, together with the key's. `own_key` is a key that the caller
-    brings, `key_id` the key that it selects, `injected` the id of a key that a middleware has
-    added, and `length` the declared length of the body in bytes.
+    `headers` are sent to the upstream, together with the key's; `read_headers` are those that the
+    proxy reads, by name. `own_key` is a key that the caller brings, `key_id` the key that it
+    selects, `injected` the id of a key that a middleware has added, and `length` the declared
+    length of the body in bytes. `inspected`: its content must be inspected, because models or a
+    budget of the caller depend on it.
     """
 
+    id: str
     target: ProxyTarget
     route: Route
     method: str
     query: str
     headers: Pairs
+    read_headers: Mapping[str, str]
     subprotocols: tuple[str, ...]
     principal: Principal
     own_key: str
@@ -53,7 +58,7 @@ class ProxyRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     content_type: str
     content_encoding: str
     host: str
-    upgrade: str
+    inspected: bool
     scope: Scope
 
     def __repr__(self) -> str:
@@ -97,10 +102,13 @@ class ProxyRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             headers = [*headers, ("content-length", str(length))]
         route = self.route
         url, proxy = route.url, None
+        auth = provider.auth if provider is not None and key is not None else None
         if key is not None:
             proxy = key.proxy
             if key.base_url is not None:
                 url = target.url(route.path, key)
+            if isinstance(auth, HeaderAuth):
+                headers, auth = [*headers, auth.header(key.secret)], None
         if proxy is None and provider is not None:
             proxy = provider.proxy
         out = UpstreamRequest(
@@ -112,17 +120,7 @@ class ProxyRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             raw=True,
             proxy=proxy,
         )
-        return provider.auth(out, key.secret) if provider is not None and key is not None else out
-
-    @property
-    def inspected(self) -> bool:
-        """Return whether the content of the request must be inspected.
-
-        A budget does not apply to requests for an application, or with a key of the caller's own.
-        """
-        admission: AdmissionControl | None = self.scope.get(GATE_KEY)
-        priced = self.target.provider is not None and not self.own_key
-        return must_inspect(self.principal, admission if priced else None)
+        return auth(out, key.secret) if auth is not None and key is not None else out
 
     def check_models(self, models: Sequence[str], otherwise: str = "") -> None:
         """Raise APIError if the caller is restricted to models, and one of these is not among them.
@@ -143,9 +141,6 @@ def _not_allowed(message: str) -> APIError:
     return APIError(ErrorKind.FORBIDDEN, message, param="model", code="model_not_allowed")
 
 
-_REQUEST_ID = "x-request-id"
-
-
 def parse_request(
     scope: Scope, target: ProxyTarget, routes: Routes, *, allow_client_keys: bool
 ) -> ProxyRequest:
@@ -153,7 +148,8 @@ def parse_request(
     policy = target.policy
     head = read_request_headers(scope["headers"], policy)
     route = routes.of(scope)
-    proxy_headers, headers = head.proxy_headers, head.passed
+    read, headers = head.read, head.passed
+    id = request_id(scope, read)
     principal: Principal = scope.get(SCOPE_KEY) or ANONYMOUS
     if principal.providers and not principal.may_use_provider(target.name):
         raise APIError(ErrorKind.FORBIDDEN, f"You are not allowed to use {target.name!r}.")
@@ -188,28 +184,32 @@ def parse_request(
     if target.headers:
         given = {name for name, _ in headers}
         headers += [pair for pair in target.headers if pair[0] not in given]
-    if provider is None and not any(name == _REQUEST_ID for name, _ in headers):
-        headers = [*headers, (_REQUEST_ID, request_id(scope))]
-    host = proxy_headers.get(b"host", "")
+    if provider is None and SENT_NAME not in read:
+        headers.append((SENT_NAME, id))
+    host = read.get("host", "")
     if policy.forwarded in ("set", "append"):
         headers = ForwardedInfo.of(scope, host, route.prefix).added(headers, policy.forwarded)
+    # A budget does not apply to requests for an application, or with a key of the caller's own.
+    priced: AdmissionControl | None = scope.get(GATE_KEY) if provider and not own_key else None
     return ProxyRequest(
+        id=id,
         target=target,
         route=route,
         method=scope.get("method", "GET"),
         query=validate_query(query) if query else "",
         headers=headers,
+        read_headers=read,
         subprotocols=subprotocols,
         principal=principal,
         own_key=own_key,
-        key_id=principal.key_id or (head.control.get(KEY, "") if principal.may_choose_key else ""),
-        affinity=head.control.get(SESSION, ""),
+        key_id=principal.key_id or (read.get(KEY, "") if principal.may_choose_key else ""),
+        affinity=read.get(SESSION, ""),
         injected=injected,
         length=head.length,
-        content_type=proxy_headers.get(b"content-type", ""),
-        content_encoding=proxy_headers.get(b"content-encoding", ""),
+        content_type=read.get("content-type", ""),
+        content_encoding=read.get("content-encoding", ""),
         host=host,
-        upgrade=proxy_headers.get(b"upgrade", ""),
+        inspected=must_inspect(principal, priced),
         scope=scope,
     )
 

@@ -54,6 +54,7 @@ _CREATED = re.compile(rb'"(?:id|name)"\s*:\s*"([^"\\]{1,300})"')
 class ResourceTracker:
     """Tracks the resources of one request; `resource_tracker` makes it.
 
+    `reads_body`: the body must be read as a whole, because its references are checked.
     `names_resources`: the request uses or creates some. `key_id` is the key that holds them, empty
     if that is unknown.
     """
@@ -66,14 +67,10 @@ class ResourceTracker:
         self._request = request
         self._owner = owner_of(request.principal) if ownership.check != "off" else ""
         self._stored: bool | None = None
-        self._uploaded = IdScanner()
+        self._uploaded: IdScanner | None = None
+        self.reads_body = bool(self._owner and request.target.path_profile.stateful)
         self.names_resources = False
         self.key_id = ""
-
-    @property
-    def reads_body(self) -> bool:
-        """Whether the body must be read as a whole: its references are checked."""
-        return bool(self._owner and self._request.target.path_profile.stateful)
 
     @property
     def is_over(self) -> bool:
@@ -117,6 +114,7 @@ class ResourceTracker:
         upload = request.content_type.lower().startswith("multipart/")
         if not (self._owner and upload and route.stateful and route.free):
             return
+        self._uploaded = IdScanner()
         if isinstance(content, bytes):
             self._uploaded.feed(content)
         elif content is not None:
@@ -159,7 +157,7 @@ class ResourceTracker:
 
     async def _check_upload(self, document: Mapping[str, Any], key_id: str) -> None:
         """Raise APIError for an uploaded file that names a resource which the caller cannot use."""
-        if not self._uploaded.ids:
+        if self._uploaded is None or not self._uploaded.ids:
             return
         try:
             self._uploaded.check_complete()

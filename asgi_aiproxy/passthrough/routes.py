@@ -31,10 +31,10 @@ class Route(msgspec.Struct, frozen=True, gc=False):
 
     `path` is below the base URL, and `url` is the two together; `prefix` is the path at which
     clients reach the app; `operation` is the name for usage records; `models` are the models named
-    in the path. `free`: the request calls no model. `batch`: it makes many calls. `stateful`: the
-    path is of a resource that belongs to one key; `resource` is that resource, `named` are all
-    segments that have the form of ids, and `remembered_seconds` is how long the key of a created
-    resource is remembered.
+    in the path, `model` is the last of them. `free`: the request calls no model. `batch`: it makes
+    many calls. `stateful`: the path is of a resource that belongs to one key; `resource` is that
+    resource, `named` are all segments that have the form of ids, and `remembered_seconds` is how
+    long the key of a created resource is remembered.
     """
 
     path: str
@@ -42,17 +42,13 @@ class Route(msgspec.Struct, frozen=True, gc=False):
     prefix: str
     operation: str
     models: tuple[str, ...]
+    model: str
     free: bool
     batch: bool
     stateful: bool
     resource: str
     named: tuple[str, ...]
     remembered_seconds: float
-
-    @property
-    def model(self) -> str:
-        """The model that the path names; empty if it names none."""
-        return self.models[-1] if self.models else ""
 
 
 class Routes:
@@ -84,12 +80,14 @@ class Routes:
         target = self._target
         local = target.local(validate_path(local_path))
         kind = target.stateful.match_name(method, local)
+        models = models_in_path(local)
         return Route(
             path=local,
             url=target.url(local, None),
             prefix=_mounted_at(root.rstrip("/"), sent, local_path),
             operation=target.operation(method, local),
-            models=models_in_path(local),
+            models=models,
+            model=models[-1] if models else "",
             free=method in _FREE or target.free.match_name(method, local) is not None,
             batch=method not in _FREE and target.batches.match_name(method, local) is not None,
             stateful=kind is not None,

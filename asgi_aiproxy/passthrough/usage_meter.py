@@ -44,11 +44,9 @@ class UsageMeter:
         """Return a meter for a response, or None if its format cannot report usage in a readable
         form.
         """
-        return (
-            cls()
-            if _may_report_usage(content_type) and not content_codings(content_encoding)
-            else None
-        )
+        if content_encoding and content_codings(content_encoding):
+            return None
+        return cls() if _may_report_usage(content_type) else None
 
     @property
     def head(self) -> bytes:

@@ -26,7 +26,7 @@ from asgi_aiproxy._asgi import (
 )
 from asgi_aiproxy._cancellation import ClientGoneError
 from asgi_aiproxy._control_headers import key_headers
-from asgi_aiproxy._request_id import request_id, with_id
+from asgi_aiproxy._request_id import named, request_id, with_id
 from asgi_aiproxy.credentials import SecretRedactor, may_quote
 from asgi_aiproxy.errors import APIError, ErrorKind
 from asgi_aiproxy.exchange.admission import GATE_KEY, AdmissionControl, must_inspect
@@ -259,8 +259,7 @@ class WebSocketBridge:
         client_headers, _ = read_response_headers(headers, request.target.policy)
         if keys.redactor is not None:
             client_headers = keys.redactor.headers(client_headers)
-        client_headers = with_id(client_headers, record.request_id)
-        client_headers += key_headers(record.key_id)
+        client_headers += [named(record.request_id), *key_headers(record.key_id)]
         chosen = upstream.subprotocol
         accept: Message = {
             "type": "websocket.accept",

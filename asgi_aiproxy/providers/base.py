@@ -39,7 +39,11 @@ class HeaderAuth(msgspec.Struct, frozen=True):
 
     def __call__(self, request: UpstreamRequest, secret: str) -> UpstreamRequest:
         """Return the request with the secret."""
-        return request.with_header(self.name, self.lead + secret)
+        return request.with_header(*self.header(secret))
+
+    def header(self, secret: str) -> tuple[str, str]:
+        """Return the header with the secret."""
+        return self.name, self.lead + secret
 
 
 def header(name: str, scheme: str = "") -> Auth:
@@ -228,7 +232,7 @@ class Provider:
         if body is not None and content is None and not draft.headers:
             headers = self._json_headers
             if key is not None and isinstance(auth, HeaderAuth):
-                headers = (*headers, (auth.name, auth.lead + key.secret))
+                headers = (*headers, auth.header(key.secret))
                 auth = None
             elif auth is not None:
                 headers = [*headers]  # the key may be sent in a way that differs from call to call
