@@ -57,11 +57,15 @@ def decode_run(decode: Callable[[bytes], list[T]], pieces: list[bytes]) -> list[
 class CallIds:
     """Makes the ids of the tool calls in one response unique."""
 
+    __slots__ = ("_used",)
+
     def __init__(self) -> None:
-        self._used: set[str] = set()
+        self._used: set[str] | None = None  # (most streams have no call, and a set is large)
 
     def unique_id(self, wanted: str) -> str:
         """The id `wanted`; with a number at its end if an earlier call has it."""
+        if self._used is None:
+            self._used = set()
         call_id, number = wanted, 1
         while call_id in self._used:
             number += 1

@@ -146,7 +146,8 @@ class Decoder:
         match block:
             case {"type": "text"}:
                 opened, text = Text(), block.get("text") or ""
-                self._citations[number] = list(responses.decode_citations(block))
+                if block.get("citations"):
+                    self._citations[number] = list(responses.decode_citations(block))
             case {"type": "thinking"}:
                 opened, text = Reasoning(), block.get("thinking") or ""
                 if block.get("signature"):

@@ -39,9 +39,12 @@ class GeminiNativeStream:
     @property
     def usage(self) -> Usage | None:
         """The tokens known so far. Every chunk has usage; the last one counts."""
-        for data in SSEFramer().feed(self._unparsed):
+        for data in reversed(SSEFramer().feed(self._unparsed)):
             chunk = _parsing.parse_object(data) or {}
-            self._usage = responses.decode_usage(chunk.get("usageMetadata")) or self._usage
+            usage = responses.decode_usage(chunk.get("usageMetadata"))
+            if usage is not None:
+                self._usage = usage
+                break
         self._unparsed = b""
         return self._usage
 

@@ -223,7 +223,7 @@ class OpenAINativeStream(msgspec.Struct, eq=False, kw_only=True):
             return b"", data
         head, parts = self._head, similar.split(tail)
         begun = [True for part in parts if part.startswith(head)]
-        if not len(begun) == similar.count(b"\n\n") == len(parts) - 1:
+        if len(begun) != len(parts) - 1 or b"".join(parts).find(b"\n") >= 0:
             return b"", data
         return (similar if self.usage_wanted else self._tail_without_usage.join(parts)), rest
 
