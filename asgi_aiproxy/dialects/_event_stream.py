@@ -105,11 +105,10 @@ class EventStreamFramer:
         while size - at >= _PRELUDE_BYTES:
             lead = _known_lead(data[at : at + lead_size])
             if lead is None:
-                lead_size = self._check(data, at)
-                if not lead_size:
+                lead = self._read_lead(data, at)
+                if lead is None:
                     return at
-                lead = _read_lead(data[at : at + lead_size])
-                self._lead_size = lead_size = min(lead_size, _MAX_KNOWN_LEAD_BYTES)
+                lead_size = self._lead_size
             total, read, checksum, before, after = lead
             if at + total > size:
                 self._wait(total)
@@ -127,10 +126,10 @@ class EventStreamFramer:
         self._needed = _PRELUDE_BYTES
         return at
 
-    def _check(self, data: bytes, at: int) -> int:
-        """The size of the lead of the message at `at`; 0 if the message is not complete.
+    def _read_lead(self, data: bytes, at: int) -> _Lead | None:
+        """Read the lead of the message at `at`; None if the message is not complete.
 
-        Raises APIError if the message is damaged.
+        Raises APIError if it is damaged, or its headers are invalid.
         """
         prelude = data[at : at + _PRELUDE_BYTES]
         total, headers_size, checksum = _PRELUDE.unpack(prelude)
@@ -143,10 +142,14 @@ class EventStreamFramer:
         self._wait(total)
         end = at + total - _CHECKSUM_BYTES
         if end + _CHECKSUM_BYTES > len(data):
-            return 0
+            return None
         if crc32(data[at:end]) != int.from_bytes(data[end : end + _CHECKSUM_BYTES]):
             raise _broken("the checksum of an event is wrong")
-        return int(_PRELUDE_BYTES + headers_size)
+        lead = data[at : at + _PRELUDE_BYTES + headers_size]
+        if len(lead) > _MAX_KNOWN_LEAD_BYTES:
+            return _read_lead(lead)
+        self._lead_size = len(lead)
+        return _known_lead(lead) or _read_lead(lead)
 
     def _wait(self, total: int) -> None:
         """Wait for the rest of a message of `total` bytes. Raises APIError if that is too large."""
