@@ -23,6 +23,7 @@ from asgi_aiproxy.messages import (
     Refusal,
     Request,
     Response,
+    StopReason,
     Text,
     Thinking,
     Tool,
@@ -32,6 +33,8 @@ from asgi_aiproxy.messages import (
     fold,
     unfold,
 )
+from tests.dialects.unusual import openai_responses as unusual
+from tests.dialects.unusual.case import sse
 from tests.support.stream_fixtures import STREAMS, Stream, cut, decode
 
 DIALECT = OpenAIResponses(now=lambda: 1_700_000_000.5, new_id=lambda: "new")
@@ -453,3 +456,32 @@ def test_the_final_response_of_a_stream_contains_what_its_events_sent() -> None:
         answer: Any = construct_type(type_=OpenAIResponse, value=final)
         said = "".join(f["delta"] for f in frames if f["type"] == "response.output_text.delta")
         assert answer.output_text == said
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(("declared", "called"), [([], False), (["x_keyword_search"], True)])
+def test_a_call_that_the_vendor_ran_itself_is_not_one_for_the_client(
+    stream: bool, declared: list[str], called: bool
+) -> None:
+    # xAI's search of X is reported as calls of custom tools that were not declared.
+    tools = [{"type": "x_search"}, *({"type": "custom", "name": name} for name in declared)]
+    item = {**unusual.CUSTOM, "name": "x_keyword_search", "input": "{}"}
+    end = unusual.end(item, unusual.MESSAGE, tools=tools)
+    dialect = OpenAIResponses()
+    if stream:
+        events = (
+            unusual.about("created", tools=tools),
+            unusual.added({**item, "input": ""}),
+            unusual.piece("custom_tool_call_input", "{}", item="ctc_1"),
+            unusual.done(item),
+            *unusual.at(1, *unusual.TEXT),
+            end,
+        )
+        found, _ = decode(dialect, cut(dialect.framer("text/event-stream"), [sse(*events)]))
+        response = fold(found)
+    else:
+        response = dialect.decode_response(json.dumps(end["response"]).encode())
+    first, text = response.blocks
+    assert text == Text(unusual.HI)
+    assert isinstance(first, ToolCall if called else Opaque)
+    assert response.stop is (StopReason.TOOLS if called else StopReason.END)

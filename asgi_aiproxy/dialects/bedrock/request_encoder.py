@@ -78,6 +78,9 @@ class _Writer:
         if self._more or _MORE in own:
             given = own.get(_MORE)
             own[_MORE] = merge(self._more, given) if isinstance(given, dict) else self._more
+        if claude is not None and request.stop:  # which of them it was
+            place = "/delta/stop_sequence" if request.stream else "/stop_sequence"
+            own.setdefault("additionalModelResponseFieldPaths", [place])
         body.update(own)
         for name, given in (
             ("user", request.user),

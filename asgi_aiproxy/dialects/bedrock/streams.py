@@ -69,6 +69,7 @@ class Decoder:
         self._blocks = Blocks()
         self._started = False
         self._reason: str | None = None
+        self._extra: Extra = {}  # of the end
         self._citations: list[Citation] = []  # of the open text
         self._image: tuple[str, list[str]] | None = None  # format and data of an open image
         self._hosted: set[Any] = set()  # blocks of tools that Bedrock runs itself
@@ -104,7 +105,7 @@ class Decoder:
         yield from self._start()
         for number, block in enumerate(_parsing.objects(message.get("content"))):
             yield from self._block(number, block)
-        self._reason = _parsing.get_text(answer, "stopReason") or "end_turn"
+        self._stop(answer)
         if isinstance(usage := answer.get("usage"), dict):
             self.usage = decode_usage(usage)
 
@@ -118,7 +119,8 @@ class Decoder:
             raise _parsing.failed(self._reason)
         self.ended = True
         stop = self._blocks.stop_reason(_STOPS.get(self._reason, StopReason.OTHER))
-        return [*self._end_block(), *self._blocks.end(), MessageEnd(stop, self.usage, self._reason)]
+        end = MessageEnd(stop, self.usage, self._reason, extra=self._extra)
+        return [*self._end_block(), *self._blocks.end(), end]
 
     def _event(self, name: str, payload: dict[str, Any]) -> Iterator[Event]:
         match name:
@@ -133,7 +135,7 @@ class Decoder:
             case "contentBlockStop":
                 yield from self._end_block()
             case "messageStop":
-                self._reason = payload.get("stopReason") or "end_turn"
+                self._stop(payload)
             case "metadata":
                 if isinstance(usage := payload.get("usage"), dict):
                     self.usage = decode_usage(usage)
@@ -141,6 +143,15 @@ class Decoder:
                     yield from self.close()
             case _ if name == "error" or name.endswith(("Exception", "exception")):
                 raise errors.stream_error(name, payload)
+
+    def _stop(self, payload: dict[str, Any]) -> None:
+        """Read the stop reason, and which of Claude's stop sequences it was."""
+        self._reason = _parsing.get_text(payload, "stopReason") or "end_turn"
+        fields = payload.get("additionalModelResponseFields") or {}
+        streamed = fields.get("delta") if isinstance(fields, dict) else None
+        sequence = _parsing.get_text(fields, "stop_sequence")
+        if sequence := sequence or _parsing.get_text(streamed, "stop_sequence"):
+            self._extra = {"anthropic": {"stop_sequence": sequence}}
 
     def _start(self) -> Iterator[Event]:
         if not self._started:

@@ -28,6 +28,7 @@ from asgi_aiproxy.dialects.openai_responses.tools import (
     encode_tools,
     is_custom,
     is_search,
+    ran_by_vendor,
 )
 from asgi_aiproxy.errors import APIError, ErrorKind
 from asgi_aiproxy.messages import (
@@ -64,7 +65,7 @@ def decode_response(body: bytes) -> Response:
         raise _parsing.unparsable_response_error(200, body)
     raise_error(answer)
     output = require_output(answer, body)
-    blocks = tuple(with_unique_ids(_decode_items(output)))
+    blocks = tuple(with_unique_ids(_decode_items(output, answer.get("tools"))))
     called = any(isinstance(block, ToolCall) for block in blocks)
     stop, word = stop_reason(answer, called)
     return Response(
@@ -106,9 +107,12 @@ def stop_reason(answer: dict[str, Any], called: bool) -> tuple[StopReason, str]:
     return (StopReason.TOOLS if called else StopReason.END), "completed"
 
 
-def _decode_items(output: list[Any]) -> Iterator[Block]:
+def _decode_items(output: list[Any], tools: Any) -> Iterator[Block]:
     begins = 0  # characters of text before the item
     for item in _parsing.objects(output):
+        if ran_by_vendor(item, tools):
+            yield Opaque(NAME, item)
+            continue
         for block in decode_item(item, begins):
             begins += len(block.text) if isinstance(block, Text) else 0
             yield block

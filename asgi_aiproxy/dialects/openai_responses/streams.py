@@ -20,7 +20,7 @@ from asgi_aiproxy.dialects.openai_chat.errors import read_error
 from asgi_aiproxy.dialects.openai_responses import responses, schemas
 from asgi_aiproxy.dialects.openai_responses.annotations import decode_citations
 from asgi_aiproxy.dialects.openai_responses.schemas import NAME
-from asgi_aiproxy.dialects.openai_responses.tools import arguments_text, decode_call
+from asgi_aiproxy.dialects.openai_responses.tools import arguments_text, decode_call, ran_by_vendor
 from asgi_aiproxy.messages import (
     Block,
     BlockDelta,
@@ -31,6 +31,7 @@ from asgi_aiproxy.messages import (
     Extra,
     MessageEnd,
     MessageStart,
+    Opaque,
     Reasoning,
     Refusal,
     Text,
@@ -62,6 +63,7 @@ class Decoder:
         self.usage: Usage | None = None
         self.ended = False
         self._started = False
+        self._tools: Any = None  # as the response repeats them
         self._next = 0
         self._open: dict[Hashable, int] = {}  # block numbers by key
         self._kinds: dict[int, type[Block]] = {}
@@ -138,6 +140,7 @@ class Decoder:
         if not self._started:
             answer = _object(event.get("response"))
             self._started = True
+            self._tools = answer.get("tools")
             self.model = str(answer.get("model") or "")
             events.append(MessageStart(str(answer.get("id") or ""), self.model))
         events += self._event(kind, event)
@@ -187,8 +190,12 @@ class Decoder:
         item_id = self._reasoning_ids.get(index)
         return Reasoning("", {NAME: {"id": item_id}} if item_id else {})
 
+    def _type(self, item: dict[str, Any]) -> Any:
+        """The type of an item; that of a hosted tool's call if the vendor ran it itself."""
+        return "hosted_call" if ran_by_vendor(item, self._tools) else item.get("type")
+
     def _added(self, index: Any, item: dict[str, Any]) -> Iterator[Event]:
-        match item.get("type"):
+        match self._type(item):
             case "reasoning":
                 self._added_reasoning(index, item)
             case "function_call":
@@ -234,7 +241,9 @@ class Decoder:
 
     def _done(self, index: Any, item: dict[str, Any]) -> Iterator[Event]:
         """End an item; content that its deltas did not contain is returned now."""
-        match item.get("type"):
+        match self._type(item):
+            case "hosted_call":
+                yield from self._single(Opaque(NAME, item))
             case "message":
                 yield from self._done_message(index, item)
             case "reasoning":
@@ -315,7 +324,7 @@ class Decoder:
         """What only the end has: some servers stream texts but no calls, or nothing at all."""
         nothing, silent = not self._started_keys, not self._spoke
         for index, item in enumerate(output):
-            match item.get("type"):
+            match self._type(item):
                 case "function_call" | "custom_tool_call":
                     missing = responses.item_call_id(item) not in self._call_ids
                 case "message":

@@ -209,6 +209,22 @@ def decode_call(call_id: str, item: Mapping[str, Any], tools: Iterable[Tool] = (
     return ToolCall(call_id, name, arguments, {NAME: own} if own else {})
 
 
+def ran_by_vendor(item: Mapping[str, Any], tools: Any) -> bool:
+    """Whether a call of a custom tool is one that the vendor ran itself. `tools` are those that the
+    response repeats.
+
+    xAI reports the steps of its search of X like that: calls of tools that the client did not
+    declare. https://docs.x.ai/developers/tools/x-search
+    """
+    if item.get("type") != "custom_tool_call":
+        return False
+    declarations = _parsing.objects(tools)
+    return any(tool.get("type") == "x_search" for tool in declarations) and not any(
+        tool.get("type") == "custom" and tool.get("name") == item.get("name")
+        for tool in declarations
+    )
+
+
 def arguments_text(item: Mapping[str, Any]) -> str:
     """The arguments in the item of a function call, as JSON. Some servers send them parsed."""
     arguments = item.get("arguments") or ""

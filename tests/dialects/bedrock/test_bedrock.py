@@ -16,9 +16,18 @@ import botocore.model
 import botocore.validate
 import pytest
 
-from asgi_aiproxy.dialects import BEDROCK_CONVERSE, ProviderRequest
+from asgi_aiproxy.dialects import ANTHROPIC_MESSAGES, BEDROCK_CONVERSE, ProviderRequest
 from asgi_aiproxy.errors import APIError, ErrorKind
-from asgi_aiproxy.messages import Reasoning, Request, StopReason, Text, ToolCall, Usage
+from asgi_aiproxy.messages import (
+    Message,
+    Reasoning,
+    Request,
+    StopReason,
+    Text,
+    ToolCall,
+    Usage,
+    fold,
+)
 from tests.support.dialect_requests import HI, anthropic, openai, written
 
 PNG, PDF = "iVBORw0KGgo=", "JVBERi0xLjQK"
@@ -467,3 +476,31 @@ def test_citations_have_the_address_of_their_source(
     (block,) = BEDROCK_CONVERSE.decode_response(json.dumps(answer).encode()).blocks
     assert isinstance(block, Text)
     assert [(each.url, each.title) for each in block.citations] == [(url, "A")]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_the_stop_sequence_of_a_claude_model_is_requested_and_read(stream: bool) -> None:
+    request = Request(
+        model="us.anthropic.claude-sonnet-4-5-20250929-v1:0",
+        messages=(Message("user", (Text("Hi"),)),),
+        stop=("END",),
+        stream=stream,
+    )
+    draft = BEDROCK_CONVERSE.encode_request(request)
+    place = "/delta/stop_sequence" if stream else "/stop_sequence"
+    assert draft.body["additionalModelResponseFieldPaths"] == [place]
+    found = {"delta": {"stop_sequence": "END"}} if stream else {"stop_sequence": "END"}
+    end = {"stopReason": "stop_sequence", "additionalModelResponseFields": found}
+    decoder = BEDROCK_CONVERSE.decoder()
+    if stream:
+        text = {"contentBlockDelta": {"contentBlockIndex": 0, "delta": {"text": "Hi"}}}
+        pieces = [{"messageStart": {"role": "assistant"}}, text, {"messageStop": end}]
+        events = [event for each in pieces for event in decoder.feed(json.dumps(each).encode())]
+        response = fold([*events, *decoder.close()])
+    else:
+        message = {"role": "assistant", "content": [{"text": "Hi"}]}
+        response = BEDROCK_CONVERSE.decode_response(
+            json.dumps({"output": {"message": message}, **end}).encode()
+        )
+    written = json.loads(ANTHROPIC_MESSAGES.encode_response(response, request))
+    assert (written["stop_reason"], written["stop_sequence"]) == ("stop_sequence", "END")
