@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import re
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
@@ -279,7 +280,8 @@ class Console:
             if route.again is None or isinstance(error, ClientGoneError):
                 raise
             failed = to_api_error(error)
-        failed_request = replace(request, error=failed.message)
+        field = re.split(r"[.\[]", failed.param or "")[0]
+        failed_request = replace(request, error=failed.message, error_field=field)
         shown = await self._make(route.again, failed_request)
         if isinstance(shown, PageAnswer):
             shown = replace(shown, status=failed.status)

@@ -72,7 +72,7 @@ class PageRequest:
     """A request for a page. `path` has the values of the names in the route's path, `mount` is the
     path of the console in URLs, `call` runs an operation of the admin API, `check` raises APIError
     when the visitor may not have the page any more. `error` is that of the form that was
-    sent.
+    sent, and `error_field` the name of the field at fault.
     """
 
     scope: Scope
@@ -88,6 +88,7 @@ class PageRequest:
     query: Mapping[str, str] = field(default_factory=dict)
     form: Mapping[str, list[str]] = field(default_factory=dict)
     error: str = ""
+    error_field: str = ""
 
     @property
     def caller(self) -> Principal:

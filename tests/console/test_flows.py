@@ -378,3 +378,33 @@ async def test_usage_is_compared_with_the_days_before() -> None:
     user = shop.browser()
     await user.sign_in(shop.secrets["cat"])
     assert "compared with" in (await user.open("/my/usage?compare=yes")).text
+
+
+@pytest.mark.parametrize(
+    ("path", "field", "text"),
+    [
+        ("/tokens", "rpm", "-1"),
+        ("/tokens", "networks", "not valid"),
+        ("/groups", "ratio", "much"),
+        ("/accounts", "budgets", "a lot"),
+        ("/vouchers", "usd", "0"),
+    ],
+)
+async def test_an_error_is_shown_beside_its_field_which_has_the_focus(
+    path: str, field: str, text: str
+) -> None:
+    shop = await filled()
+    browser = shop.browser()
+    await browser.sign_in()
+    form = (await browser.open(path)).page.form(path)
+    shown = await browser.submit(form, **{field: text, "name": "new", "id": "new"})
+    assert shown.status == 400
+    inputs = re.findall(r"<input[^>]*aria-invalid[^>]*>", shown.text)
+    assert len(inputs) == 1
+    assert f'name="{field}"' in inputs[0]
+    assert f'value="{text}"' in inputs[0]
+    assert "autofocus" in inputs[0]
+    described = re.findall(r'aria-describedby="(\S*)', inputs[0])[0]
+    message = re.findall(rf'id="{described}" class="wrong">([^<]+)<', shown.text)[0]
+    assert message in re.findall(r'role="alert">([^<]+)<', shown.text)[0]
+    assert "<details>" not in shown.text  # none that is closed could hide the field
