@@ -45,7 +45,7 @@ async def test_each_form_of_an_action_of_weight_has_the_field_when_it_is_needed(
         "/accounts/acme",
         "/vouchers",
     ]
-    paths += ["/providers/openai", "/providers/openai/keys/added", f"/tokens/{shop.ids['ann']}"]
+    paths += ["/providers/openai", "/providers/openai/keys/added", f"/tokens/{shop.ids['ben']}"]
     seen = set()
     for path in paths:
         for form in (await browser.open(path)).page.forms:

@@ -408,3 +408,26 @@ async def test_an_error_is_shown_beside_its_field_which_has_the_focus(
     message = re.findall(rf'id="{described}" class="wrong">([^<]+)<', shown.text)[0]
     assert message in re.findall(r'role="alert">([^<]+)<', shown.text)[0]
     assert "<details>" not in shown.text  # none that is closed could hide the field
+
+
+async def test_an_operator_raises_a_budget_for_some_time_and_gets_a_statement() -> None:
+    shop = await filled()
+    browser = shop.browser()
+    await browser.sign_in()
+    for path, before, after in (
+        (f"/tokens/{shop.ids['ben']}", "of $3.00", "of $5.50"),
+        ("/accounts/acme", "of $9.00", "of $11.50"),
+    ):
+        page = await browser.open(path)
+        assert before in page.text
+        form = page.page.form("/raise")
+        assert (await browser.submit(form, budget="usd total", days="7", amount="-1")).status == 400
+        assert (await browser.submit(form, budget="x", days="7", amount="1")).status == 400
+        shown = await browser.submit(form, budget="usd total", days="7", amount="2.5")
+        assert after in shown.text
+        assert "raised by $2.50" in shown.text
+    form = (await browser.open("/accounts/acme")).page.form("/statement.csv")
+    table = await browser.submit(form)
+    assert table.headers["content-type"] == ["text/csv; charset=utf-8"]
+    assert "model-plain" in table.text
+    assert (await browser.submit(form, month="soon")).status == 400

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from asgi_aiproxy.console.forms import read_form
 from asgi_aiproxy.console.pages import PageAnswer, PageRequest, PageRoute, segment
+from asgi_aiproxy.console.screens.raises import raise_budget
 from asgi_aiproxy.console.screens.tokens import budget_texts
 
 
@@ -23,6 +24,10 @@ def group_pages() -> list[PageRoute]:
         PageRoute(
             "POST", "/accounts/{id}/edit", "write", _edit_account, again=_account, confirm=True
         ),
+        PageRoute(
+            "POST", "/accounts/{id}/raise", "write", _raise_budget, again=_account, confirm=True
+        ),
+        PageRoute("GET", "/accounts/{id}/statement.csv", "read", _statement),
         PageRoute("POST", "/accounts/{id}/enable", "write", _enable_account, again=_account),
         PageRoute("POST", "/accounts/{id}/disable", "write", _disable_account, again=_account),
         PageRoute(
@@ -89,6 +94,18 @@ async def _account(request: PageRequest) -> PageAnswer:
 async def _edit_account(request: PageRequest) -> PageAnswer:
     body = read_form(request.form, edit=True, name="text", budgets="list")
     return await _change(request, body)
+
+
+async def _raise_budget(request: PageRequest) -> PageAnswer:
+    address = f"/accounts/{segment(request.path['id'])}"
+    return await raise_budget(request, "POST /accounts/{id}/raise", address)
+
+
+async def _statement(request: PageRequest) -> PageAnswer:
+    query = {"month": request.query.get("month", "")}
+    table = await request.api("GET /accounts/{id}/statement/export", **request.path, query=query)
+    headers = [(b"content-disposition", b'attachment; filename="statement.csv"')]
+    return PageAnswer(200, table.body, headers, table.media_type.encode())
 
 
 async def _enable_account(request: PageRequest) -> PageAnswer:

@@ -6,6 +6,7 @@ from typing import Any
 
 from asgi_aiproxy.console.forms import read_form, time_value
 from asgi_aiproxy.console.pages import PageAnswer, PageRequest, PageRoute, segment
+from asgi_aiproxy.console.screens.raises import raise_budget
 from asgi_aiproxy.console.screens.selection import change_selection
 from asgi_aiproxy.services.budgets import BudgetOut
 from asgi_aiproxy.services.tokens import TokenOut
@@ -37,8 +38,11 @@ class _Pages:
         selection = PageRoute(
             "POST", f"{self.base}/selection", write, self.selection, again=self.list, confirm=True
         )
+        raised = PageRoute(
+            "POST", f"{item}/raise", write, self.raise_budget, again=self.show, confirm=True
+        )
         return [
-            *([] if self.own else [selection]),
+            *([] if self.own else [selection, raised]),
             PageRoute("GET", self.base, read, self.list),
             PageRoute("POST", self.base, write, self.create, again=self.list, confirm=weighty),
             PageRoute("GET", item, read, self.show),
@@ -116,6 +120,10 @@ class _Pages:
 
     async def disable(self, request: PageRequest) -> PageAnswer:
         return await self._change(request, {"enabled": False})
+
+    async def raise_budget(self, request: PageRequest) -> PageAnswer:
+        operation = f"POST {self.api}/{{id}}/raise"
+        return await raise_budget(request, operation, self._address(request))
 
     async def remove(self, request: PageRequest) -> PageAnswer:
         await request.api(f"DELETE {self.api}/{{id}}", id=request.path["id"])
