@@ -111,7 +111,6 @@ def tracing(ratio: float) -> Any:
     """Spans of this share of the calls."""
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
-    from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 
     from asgi_aiproxy.telemetry.tracing import Tracing
 
@@ -119,9 +118,9 @@ def tracing(ratio: float) -> Any:
         def export(self, spans: Any) -> SpanExportResult:
             return SpanExportResult.SUCCESS
 
-    provider = TracerProvider(sampler=ParentBased(TraceIdRatioBased(ratio)))
+    provider = TracerProvider()
     provider.add_span_processor(BatchSpanProcessor(Dropped()))
-    return Tracing(tracer_provider=provider)
+    return Tracing(tracer_provider=provider, sampling_ratio=ratio)
 
 
 def pairs() -> App:

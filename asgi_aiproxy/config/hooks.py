@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 def make_hooks(settings: Settings) -> list[Hook]:
     """The hooks of the shim, in order. Raises ConfigurationError."""
-    hooks: list[Hook] = [Tracing()] if settings.otel else []
+    hooks: list[Hook] = (
+        [Tracing(sampling_ratio=settings.otel_sampling_ratio)] if settings.otel else []
+    )
     if settings.markers:
         hooks.append(PromptMarkers())
     rules = []

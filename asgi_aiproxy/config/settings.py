@@ -161,6 +161,7 @@ class Settings(BaseSettings):
     metrics: bool = False
     metrics_token: Secret | None = None
     otel: bool = False
+    otel_sampling_ratio: float = Field(default=1.0, ge=0, le=1)
     markers: bool = False
     matchers: list[MatcherSettings] = []
     log_usage: bool = True

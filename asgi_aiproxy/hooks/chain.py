@@ -8,18 +8,21 @@ return another one.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import inspect
 import logging
+from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, cast
 
 import msgspec
 
 from asgi_aiproxy._asgi import Scope
-from asgi_aiproxy._background_tasks import start
 from asgi_aiproxy.errors import APIError, ConfigurationError, ErrorKind
 from asgi_aiproxy.exchange.guarded import ResponseRefusedError, unchecked_response_error
 from asgi_aiproxy.exchange.request import GatewayRequest
+from asgi_aiproxy.hooks.after import AfterRuns
 from asgi_aiproxy.hooks.base import BeforeHook, Call, Hook
 from asgi_aiproxy.hooks.time_limit import within
 from asgi_aiproxy.messages import Event, EventFilter
@@ -63,10 +66,14 @@ class HookChain:
 
     def __init__(self, hooks: Sequence[Hook | BeforeHook]) -> None:
         self._hooks = [_as_hook(each) for each in hooks]
+        self._before = [hook for hook in self._hooks if _overrides(hook, "before")]
         self._after = [hook for hook in self._hooks if _overrides(hook, "after")]
         self._observers = [hook for hook in self._hooks if _overrides(hook, "observe")]
         self._filtering = [hook for hook in self._hooks if _overrides(hook, "filters")]
-        self._tasks: set[asyncio.Task[None]] = set()
+        seconds = sum(hook.seconds for hook in self._after)
+        self._after_runs = AfterRuns(self._run_after, seconds=seconds)
+        self._observed: deque[tuple[contextvars.Context, Call, UsageRecord]] = deque()
+        self._observed_by: asyncio.AbstractEventLoop | None = None  # that will call observers
 
     @property
     def filtering(self) -> bool:
@@ -97,13 +104,13 @@ class HookChain:
         except APIError as error:
             refusal = error
         filters = (lambda: self.filters(call)) if self._filtering else None
-        ended = (lambda record: self.ended(call, record)) if self.observing else None
+        ended = partial(self.ended, call) if self.observing else None
         changed = call.to_gateway_request()
         return msgspec.structs.replace(changed, filters=filters, ended=ended), refusal
 
     async def run_before(self, call: Call) -> None:
         """Run the hooks on a call, until one has answered it. Raises APIError if one refuses it."""
-        for hook in self._hooks:
+        for hook in self._before:
             await self._run(hook, call)
             if call.response is not None:
                 break
@@ -129,20 +136,26 @@ class HookChain:
         return made
 
     def ended(self, call: Call, record: UsageRecord) -> None:
-        """Run the hooks for a call that has ended, in the background."""
+        """Run the hooks for a call that has ended, in the background and in its context."""
         if self._after:
-            task = start(self._run_after(call, record), what="hooks after an exchange")
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._after_runs.put(call, record)
         if self._observers:
-            asyncio.get_running_loop().call_soon(self._observe, call, record)
+            self._observed.append((contextvars.copy_context(), call, record))
+            loop = asyncio.get_running_loop()
+            if self._observed_by is not loop:
+                self._observed_by = loop
+                loop.call_soon(self._observe)
 
-    def _observe(self, call: Call, record: UsageRecord) -> None:
-        for hook in self._observers:
-            try:
-                hook.observe(call, record)
-            except Exception as error:
-                _log_failure_after(hook, record, error)
+    def _observe(self) -> None:
+        """Call the observers for the calls that have ended in this iteration of the loop."""
+        self._observed_by = None
+        while self._observed:
+            context, call, record = self._observed.popleft()
+            for hook in self._observers:
+                try:
+                    context.run(hook.observe, call, record)
+                except Exception as error:
+                    _log_failure_after(hook, record, error)
 
     async def _run(self, hook: Hook, call: Call) -> None:
         try:
@@ -176,11 +189,9 @@ class HookChain:
                 _log_failure_after(hook, record, error)
 
     async def drain(self) -> None:
-        """Wait for the hooks that run after exchanges, each within its time limit."""
-        if self._observers:
-            await asyncio.sleep(0)  # those that are due have run
-        if self._tasks:
-            await asyncio.wait(tuple(self._tasks))
+        """Wait for the hooks that run after exchanges, within their time limits."""
+        self._observe()
+        await self._after_runs.drain()
 
 
 def _log_failure_after(hook: Hook, record: UsageRecord, error: Exception) -> None:

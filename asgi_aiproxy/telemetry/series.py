@@ -42,11 +42,6 @@ class Times:
         self.counts = [0] * (len(SECONDS) + 1)
         self.total = 0.0
 
-    def add(self, seconds: float) -> None:
-        """Count one time."""
-        self.counts[bisect_left(SECONDS, seconds)] += 1
-        self.total += seconds
-
 
 class Series:
     """What has been counted for one combination of labels since the last flush."""
@@ -74,12 +69,18 @@ class Series:
     def add(self, record: UsageRecord, cost: int | None) -> None:
         """Count one exchange."""
         self.count += 1
-        self.durations.add(record.duration)
+        times = self.durations
+        times.counts[bisect_left(SECONDS, record.duration)] += 1
+        times.total += record.duration
         if record.outcome is Outcome.REFUSED:
             self.refused[record.status] += 1
         if record.first_content is not None:
-            self.firsts.add(record.first_content)
-            self.gaps.add(record.longest_pause)
+            times = self.firsts
+            times.counts[bisect_left(SECONDS, record.first_content)] += 1
+            times.total += record.first_content
+            times = self.gaps
+            times.counts[bisect_left(SECONDS, record.longest_pause)] += 1
+            times.total += record.longest_pause
         if record.attempt_details:
             for attempt in record.attempt_details:
                 self.attempts[attempt.provider or "none", result_of(attempt)] += 1

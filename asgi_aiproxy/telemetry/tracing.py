@@ -1,10 +1,11 @@
 """`Tracing`: OpenTelemetry spans and metrics of exchanges.
 
-Theory of operation. `Tracing` is a hook. Before a call it keeps the current context, in which a
-host that is instrumented has its server span; after the exchange it makes one span of kind CLIENT
-with that parent, with the times of the usage record, and one child for each request to a provider.
-So one logical operation is one span, fallbacks included, and nothing is added to the time of a
-call. Names are those of the semantic conventions for generative AI, in one of two generations:
+Theory of operation. `Tracing` is a hook that observes exchanges which have ended. In the context of
+the request, in which a host that is instrumented has its server span, it makes one span of kind
+CLIENT with that parent, with the times of the usage record, and one child for each request to a
+provider.
+So one logical operation is one span, fallbacks included, and nothing is added to the time of
+a call. Names are those of the semantic conventions for generative AI, in one of two generations:
 
 - `"0.1"`: https://github.com/open-telemetry/semantic-conventions-genai, v0.1.0;
 - `"1.41"`: https://opentelemetry.io/docs/specs/semconv/gen-ai/ up to 1.41, which most instruments
@@ -14,6 +15,9 @@ With `propagate`, the span begins before the call instead, and the requests to p
 context, in the headers of the propagator of the process (`traceparent`, W3C Trace Context): for
 servers of one's own, which continue the trace.
 
+The SDK decides which spans are sampled, once it has made each; that takes some microseconds. With
+`sampling_ratio` the hook decides before: calls that are not sampled cost next to nothing.
+
 Texts of requests and responses are never part of a span. Attributes of our own begin with
 `aiproxy.`. Without an SDK the API does nothing, so a package may always use this hook.
 """
@@ -22,7 +26,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal
+from random import random
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import msgspec
 
@@ -32,8 +37,9 @@ from asgi_aiproxy.providers.telemetry_names import OPERATION_NAMES, PROVIDER_NAM
 from asgi_aiproxy.usage.record import Attempt, Outcome, UsageRecord
 
 if TYPE_CHECKING:
+    from opentelemetry.context import Context
     from opentelemetry.metrics import MeterProvider
-    from opentelemetry.trace import TracerProvider
+    from opentelemetry.trace import Span, TracerProvider
 
 Conventions = Literal["0.1", "1.41"]
 
@@ -66,6 +72,7 @@ _TOKENS: Mapping[Conventions, Mapping[str, str]] = {
 }
 _NANOSECONDS = 1_000_000_000
 _MAX_ERROR_CHARACTERS = 500
+_NOT_BEGUN = object()
 
 
 class Tracing(Hook):
@@ -78,8 +85,11 @@ class Tracing(Hook):
     - `conventions`: the generation of attribute names, `"1.41"` or `"0.1"`.
     - `principals`: whether the id of the caller is an attribute (`enduser.id`).
     - `propagate`: whether requests to providers carry the context of the trace.
+    - `sampling_ratio`: the share of exchanges that have spans, from 0 to 1. Below 1, an exchange
+      within a span of the host has one if that is sampled; the ratio is for those without. 1: the
+      sampler of the SDK decides.
 
-    Raises ConfigurationError if opentelemetry-api is missing, or `conventions` is unknown.
+    Raises ConfigurationError if opentelemetry-api is missing, or an argument is invalid.
     """
 
     on_failure = "open"
@@ -92,7 +102,12 @@ class Tracing(Hook):
         conventions: Conventions = "1.41",
         principals: bool = False,
         propagate: bool = False,
+        sampling_ratio: float = 1.0,
     ) -> None:
+        if not 0.0 <= sampling_ratio <= 1.0:
+            raise ConfigurationError(
+                f"Tracing: sampling_ratio must be from 0 to 1, not {sampling_ratio}."
+            )
         if conventions not in _TOKENS:
             raise ConfigurationError(
                 f"Tracing: conventions is one of {', '.join(_TOKENS)}, not {conventions!r}."
@@ -106,7 +121,10 @@ class Tracing(Hook):
         from asgi_aiproxy import __version__
 
         self._context, self._trace = context, trace
-        self._inject = propagation.inject if propagate else None
+        self._inject = propagation.inject
+        self._sampling_ratio = sampling_ratio
+        if propagate:
+            self.before = self._begin  # type: ignore[method-assign]
         self._tracer = trace.get_tracer("asgi_aiproxy", __version__, tracer_provider)
         self._conventions = conventions
         self._principals = principals
@@ -124,54 +142,68 @@ class Tracing(Hook):
         else:
             self._tokens = meter.create_histogram("gen_ai.client.token.usage", "{token}")
 
-    async def before(self, call: Call) -> None:
-        """Keep the context of the request, or begin the span that is propagated."""
+    async def _begin(self, call: Call) -> None:
+        """Begin the span that is propagated, if it is sampled; else propagate that of the host."""
         context = self._context.get_current()
-        if self._inject is None:
-            call.state[self] = context
-            return
-        span = call.state.get(self)
-        if span is None:  # (it runs again for each message of a WebSocket session)
-            span = self._tracer.start_span(call.operation, context, self._trace.SpanKind.CLIENT)
-            call.state[self] = span
+        if self not in call.state:  # (it runs again for each message of a WebSocket session)
+            kind = self._trace.SpanKind.CLIENT
+            sampled = self._is_sampled(context)
+            call.state[self] = (
+                self._tracer.start_span(call.operation, context, kind) if sampled else None
+            )
+        span = call.state[self]
         headers: dict[str, str] = {}
-        self._inject(headers, self._trace.set_span_in_context(span, context))
+        sent = context if span is None else self._trace.set_span_in_context(span, context)
+        self._inject(headers, sent)
         for name, value in headers.items():
             call.send_header(name, value)
+
+    def _is_sampled(self, context: Context) -> bool:
+        """Whether an exchange in this context has a span, unless the SDK decides otherwise."""
+        if self._sampling_ratio >= 1.0:
+            return True
+        if context:
+            parent = self._trace.get_current_span(context).get_span_context()
+            if parent.is_valid:
+                return parent.trace_flags.sampled
+        return random() < self._sampling_ratio  # noqa: S311
 
     def observe(self, call: Call, record: UsageRecord) -> None:
         """Make the spans, and add to the metrics."""
         done = record.outcome is Outcome.DONE
         model = record.upstream_model or record.requested_model
         error = "" if done else _error_type(record)
-        shared = _shared_attributes(record.operation, record.provider, model, record.model, error)
-        self._make_spans(call, record, shared)
+        labels = _labels(record.operation, record.provider, model, record.model, error)
+        context = self._context.get_current()
+        span = call.state.get(self, _NOT_BEGUN)
+        if span is _NOT_BEGUN:
+            span = self._start(record, labels, context) if self._is_sampled(context) else None
+        elif span is not None:
+            span.update_name(_name(record, labels))
+            span.set_attributes(labels.of_span)
+        if span is not None:
+            self._end(span, call, record)
         if not done and not record.provider:
             # A model that no provider serves must not become a series.
-            shared = _shared_attributes(record.operation, "", "other", record.model, error)
-        self._measure(record, shared)
+            labels = _labels(record.operation, "", "other", record.model, error)
+        self._measure(record, labels)
 
-    def _make_spans(self, call: Call, record: UsageRecord, shared: Mapping[str, Any]) -> None:
-        operation, model = shared["gen_ai.operation.name"], record.requested_model
-        name = f"{operation} {model}" if model else operation
-        kept = call.state.get(self)
-        if self._inject is not None and kept is not None:
-            span = kept
-            span.update_name(name)
-            span.set_attributes(shared)
-        else:
-            span = self._tracer.start_span(
-                name,
-                kept,
-                self._trace.SpanKind.CLIENT,
-                shared,
-                start_time=_nanoseconds(record.started),
-            )
+    def _start(self, record: UsageRecord, labels: _Labels, context: Context) -> Span:
+        return self._tracer.start_span(
+            _name(record, labels),
+            context,
+            self._trace.SpanKind.CLIENT,
+            labels.of_span,
+            start_time=_nanoseconds(record.started),
+        )
+
+    def _end(self, span: Span, call: Call, record: UsageRecord) -> None:
         if span.is_recording():
             span.set_attributes(self._span_attributes(call, record))
-            parent = self._trace.set_span_in_context(span)
-            for number, attempt in enumerate(record.attempt_details, 1):
-                self._make_attempt_span(parent, number, attempt, record)
+            if record.attempt_details:
+                parent = self._trace.set_span_in_context(span)
+                for number, attempt in enumerate(record.attempt_details, 1):
+                    self._make_attempt_span(parent, number, attempt, record)
             if record.outcome is not Outcome.DONE:
                 message = record.error[:_MAX_ERROR_CHARACTERS]
                 span.set_status(self._trace.StatusCode.ERROR, message)
@@ -184,10 +216,11 @@ class Tracing(Hook):
             "aiproxy.outcome": record.outcome.value,
             "aiproxy.attempts": record.attempts,
         }
-        for name, attribute in _PARAMETERS.items():
-            value = _number(call.members.get(name))
+        members = call.members
+        for name in _PARAMETERS.keys() & members.keys():
+            value = _number(members[name])
             if value is not None:
-                attributes[attribute] = value
+                attributes[_PARAMETERS[name]] = value
         if self._conventions == "0.1":
             attributes["gen_ai.request.stream"] = call.stream
         if record.first_byte is not None:
@@ -235,29 +268,32 @@ class Tracing(Hook):
             span.set_status(self._trace.StatusCode.ERROR, message)
         span.end(_nanoseconds(began + attempt.seconds))
 
-    def _measure(self, record: UsageRecord, shared: Mapping[str, Any]) -> None:
-        self._duration.record(record.duration, shared)
+    def _measure(self, record: UsageRecord, labels: _Labels) -> None:
+        self._duration.record(record.duration, labels.of_span)
         if record.first_byte is not None:
-            self._first.record(record.first_byte, shared)
+            self._first.record(record.first_byte, labels.of_span)
         usage = record.usage
         if usage is None:
             return
         if self._conventions == "0.1":
-            self._input.add(usage.input, shared)
-            self._output.add(usage.output, shared)
+            self._input.add(usage.input, labels.of_span)
+            self._output.add(usage.output, labels.of_span)
         else:
-            self._tokens.record(usage.input, {**shared, "gen_ai.token.type": "input"})
-            self._tokens.record(usage.output, {**shared, "gen_ai.token.type": "output"})
+            self._tokens.record(usage.input, labels.of_input)
+            self._tokens.record(usage.output, labels.of_output)
+
+
+class _Labels(NamedTuple):
+    """Attributes of a span and its metrics, and of the metrics of tokens; not to be changed."""
+
+    of_span: Mapping[str, str]
+    of_input: Mapping[str, str]
+    of_output: Mapping[str, str]
 
 
 @lru_cache(maxsize=256)
-def _shared_attributes(
-    operation: str, provider: str, model: str, response_model: str, error: str
-) -> Mapping[str, str]:
-    """The attributes of spans and metrics; they must not be changed.
-
-    `model` is the requested one. Empty strings are left out.
-    """
+def _labels(operation: str, provider: str, model: str, response_model: str, error: str) -> _Labels:
+    """`model` is the requested one. Empty strings are left out."""
     attributes = {
         "gen_ai.operation.name": OPERATION_NAMES.get(operation, operation),
         "gen_ai.provider.name": PROVIDER_NAMES.get(provider, provider),
@@ -267,7 +303,14 @@ def _shared_attributes(
         attributes["gen_ai.response.model"] = response_model
     if error:
         attributes["error.type"] = error
-    return attributes
+    of_input, of_output = ({**attributes, "gen_ai.token.type": t} for t in ("input", "output"))
+    return _Labels(attributes, of_input, of_output)
+
+
+def _name(record: UsageRecord, labels: _Labels) -> str:
+    """The name of a span."""
+    operation, model = labels.of_span["gen_ai.operation.name"], record.requested_model
+    return f"{operation} {model}" if model else operation
 
 
 def _error_type(record: UsageRecord) -> str:

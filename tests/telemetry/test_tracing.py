@@ -246,3 +246,41 @@ async def test_without_propagation_no_context_leaves_the_gateway() -> None:
         path = "/v1/chat/completions"
         await asgi.request(telemetry.shim, "POST", path, body, headers=headers)
     assert "traceparent" not in upstream.requests[0].headers
+
+
+@pytest.mark.parametrize(("sampled", "spans"), [(True, 5), (False, 0)])
+async def test_with_a_ratio_a_call_within_a_span_of_the_host_follows_that(
+    sampled: bool, spans: int
+) -> None:
+    telemetry = Telemetry(Upstream(answers()), sampling_ratio=0.5)
+    flags = trace.TraceFlags(trace.TraceFlags.SAMPLED if sampled else 0)
+    parent = trace.NonRecordingSpan(trace.SpanContext(1, 2, is_remote=False, trace_flags=flags))
+    async with telemetry.shim:
+        with trace.use_span(parent):
+            for _ in range(5):
+                assert (await asgi.chat(telemetry.shim)).status == 200
+    assert [span.parent.span_id for span in telemetry.spans if span.parent] == [2] * spans
+    assert telemetry.metrics()["gen_ai.client.operation.duration"][0].count == 5
+
+
+@pytest.mark.parametrize("propagate", [False, True])
+async def test_without_a_span_of_the_host_the_ratio_is_the_share_of_calls_with_spans(
+    monkeypatch: pytest.MonkeyPatch, propagate: bool
+) -> None:
+    chances = iter([0.1, 0.25, 0.9, 0.0])
+    monkeypatch.setattr("asgi_aiproxy.telemetry.tracing.random", lambda: next(chances))
+    upstream = Upstream(answers())
+    telemetry = Telemetry(upstream, sampling_ratio=0.25, propagate=propagate)
+    async with telemetry.shim:
+        for number in range(4):
+            body = {"model": "m", "messages": [], "user": str(number)}
+            await asgi.request(telemetry.shim, "POST", "/v1/chat/completions", body)
+    assert [attributes(span)["gen_ai.conversation.id"] for span in telemetry.spans] == ["0", "3"]
+    sent = ["traceparent" in request.headers for request in upstream.requests]
+    assert sent == [propagate, False, False, propagate]
+
+
+@pytest.mark.parametrize("ratio", [-0.1, 1.5])
+def test_a_ratio_is_from_0_to_1(ratio: float) -> None:
+    with pytest.raises(ConfigurationError, match="sampling_ratio must be from 0 to 1"):
+        Tracing(sampling_ratio=ratio)
