@@ -89,5 +89,27 @@ def receipt_lines(price: AppliedPrice | None, usage: Usage | None, cost: int) ->
     return lines
 
 
+def describe_price(price: AppliedPrice, usage: Usage) -> str:
+    """The calculation of a cost as a sentence without its end: quantities, rates, and the ratio."""
+    parts = []
+    for kind, quantity in zip(KINDS, price.rates.quantities(usage), strict=True):
+        rate = Decimal(getattr(price.rates, kind))
+        if not quantity or (kind == "request" and not rate):
+            continue
+        if kind in _UNITS:
+            parts.append(f"{quantity} {_UNITS[kind]} at ${_text(rate / _TRILLION)} each")
+        else:
+            each = _text(rate / _FULL_RATIO)
+            parts.append(f"{quantity} {kind} tokens at ${each} per million")
+    used = ", ".join(parts) or "nothing that has a price"
+    ratio = f", times the caller's price ratio {ratio_text(price)}" if ratio_text(price) else ""
+    return f"{used}, by the price of {price.model!r} ({price.source}){ratio}"
+
+
+def ratio_text(price: AppliedPrice) -> str:
+    """The price ratio as a decimal number; empty if it is 1."""
+    return "" if price.ratio == _FULL_RATIO else _text(Decimal(price.ratio) / _FULL_RATIO)
+
+
 def _text(amount: Decimal) -> str:
     return format(amount.normalize(), "f")

@@ -12,6 +12,7 @@ from msgspec import Meta
 from asgi_aiproxy.accounts import StoredTokenVerifier
 from asgi_aiproxy.errors import APIError, ErrorKind
 from asgi_aiproxy.exchange.explain import Explanation, RefusalReport
+from asgi_aiproxy.prices.applied import describe_price, ratio_text
 from asgi_aiproxy.principal import ANONYMOUS, Principal
 from asgi_aiproxy.services.usage import RecordOut, UsageService, to_record_out
 from asgi_aiproxy.stores.base import Store
@@ -139,6 +140,7 @@ def explain_record(record: UsageRecord) -> RequestExplanation:
     steps += [_attempt(attempt) for attempt in details]
     if record.first_byte is not None:
         steps.append(f"{record.first_byte:.3f} s after its arrival the response began.")
+    steps += _cost(record)
     steps.append(f"It ended after {record.duration:.3f} s: {record.outcome}, HTTP {record.status}.")
     return RequestExplanation(
         request_id=record.request_id or record.id,
@@ -157,6 +159,25 @@ def _attempt(attempt: Attempt) -> str:
         f"{attempt.started:.3f} s after its arrival it was sent to {attempt.provider} as "
         f"{attempt.model!r}{key}: {status}{code} after {attempt.seconds:.3f} s{error}"
     )
+
+
+def _cost(record: UsageRecord) -> list[str]:
+    """What a request cost, and by what that was computed."""
+    sentences = []
+    if record.cost is not None:
+        dollars = f"${record.cost / 1_000_000:.6f}"
+        price = record.price
+        if price is None or record.usage is None:
+            sentences.append(f"It cost {dollars}.")
+        else:
+            group = f" of group {record.group!r}" if record.group and ratio_text(price) else ""
+            how = describe_price(price, record.usage)
+            sentences.append(f"It cost {dollars}: {how}{group}.")
+    if record.estimated:
+        sentences.append("A part of its usage was estimated.")
+    if record.not_charged:
+        sentences.append("The caller was not charged.")
+    return sentences
 
 
 def _cause(record: UsageRecord) -> str:

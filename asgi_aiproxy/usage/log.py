@@ -7,6 +7,7 @@ import logging
 import msgspec
 
 from asgi_aiproxy.messages import Usage
+from asgi_aiproxy.prices.applied import AppliedPrice, ratio_text
 from asgi_aiproxy.usage.record import UsageRecord
 
 usage_logger = logging.getLogger("asgi_aiproxy.usage")
@@ -67,11 +68,18 @@ class UsageMessage(msgspec.Struct, frozen=True):
             f"provider={record.provider or '-'} key={record.key_id or '-'} "
             f"input={used.input} output={used.output} "
             f"cost={'-' if record.cost is None else f'${record.cost / 1_000_000:.6f}'} "
+            f"{_price_words(record.price) if record.price is not None else ''}"
             f"status={record.status} attempts={record.attempts} "
             f"request={record.request_id or record.id} {record.duration:.3f}s"
             f"{_label_words(record) if record.session or record.tags else ''}"
             f"{f' error={_line(record.error)}' if record.error else ''}"
         )
+
+
+def _price_words(price: AppliedPrice) -> str:
+    """What the cost was computed by, as words of a log line."""
+    ratio = ratio_text(price)
+    return f"price={_word(f'{price.model}@{price.source}')} {f'ratio={ratio} ' if ratio else ''}"
 
 
 def _label_words(record: UsageRecord) -> str:

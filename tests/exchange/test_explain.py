@@ -26,6 +26,9 @@ from asgi_aiproxy import (
     UsageRecord,
 )
 from asgi_aiproxy.exchange.explain import Explanation
+from asgi_aiproxy.messages import Usage
+from asgi_aiproxy.prices.applied import AppliedPrice
+from asgi_aiproxy.prices.price import Rates
 from asgi_aiproxy.prices.token_estimate import RequestSize, SentRequest, estimate_size
 from asgi_aiproxy.providers import OPENAI, Provider
 from asgi_aiproxy.providers.base import Target
@@ -234,3 +237,32 @@ def test_a_record_is_explained_by_its_cause(changes: dict[str, Any], cause: str)
     found = explain_record(record)
     assert cause in found.cause
     assert f"HTTP {record.status}." in found.steps[-1]
+
+
+def test_a_record_is_explained_with_the_calculation_of_its_cost() -> None:
+    rates = Rates(input=150_000, output=600_000, cache_read=75_000)
+    price = AppliedPrice("gpt-4o", "genai-prices", rates, ratio=1_500_000)
+    record = UsageRecord(
+        id="r",
+        usage=Usage(input=1_000, output=20, cache_read=400),
+        cost=198,
+        group="vip",
+        price=price,
+        estimated=True,
+    )
+    assert (
+        "It cost $0.000198: 600 input tokens at $0.15 per million, 400 cache_read tokens at $0.075 "
+        "per million, 20 output tokens at $0.6 per million, by the price of 'gpt-4o' "
+        "(genai-prices), times the caller's price ratio 1.5 of group 'vip'."
+    ) in explain_record(record).steps
+    assert "A part of its usage was estimated." in explain_record(record).steps
+    images = AppliedPrice("dall-e", "my prices", Rates(image=40_000_000_000))
+    record = UsageRecord(
+        id="r", usage=Usage(images=2), cost=80_000, price=images, group="vip", not_charged=True
+    )
+    assert [step for step in explain_record(record).steps if "cost" in step] == [
+        "It cost $0.080000: 2 images at $0.04 each, by the price of 'dall-e' (my prices)."
+    ]
+    assert "The caller was not charged." in explain_record(record).steps
+    own = UsageRecord(id="r", usage=Usage(input=1), cost=5)
+    assert "It cost $0.000005." in explain_record(own).steps

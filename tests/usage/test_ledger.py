@@ -17,6 +17,8 @@ import pytest
 from asgi_aiproxy import OpenAIShim, tee
 from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.messages import Usage
+from asgi_aiproxy.prices.applied import AppliedPrice
+from asgi_aiproxy.prices.price import Rates
 from asgi_aiproxy.providers import OPENAI
 from asgi_aiproxy.stores import MemoryStore, Store, StoreUnavailableError
 from asgi_aiproxy.stores.redis import RedisStore
@@ -252,12 +254,17 @@ async def test_a_shim_writes_to_the_ledger_and_waits_for_it_when_it_closes(store
     assert sum(total.cost for total in totals.values()) == 20 * COST
 
 
-async def test_the_log_line_has_the_cost(caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_log_line_has_the_cost_and_the_price_with_the_ratio_of_the_group(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     with caplog.at_level("INFO", "asgi_aiproxy.usage"):
         await log_usage(record(cost=1_234))
         await log_usage(record(cost=None))
+        price = AppliedPrice("gpt 4o", "genai-prices", Rates(input=1), ratio=1_250_000)
+        await log_usage(msgspec.structs.replace(record(cost=7), price=price))
     assert "cost=$0.001234 " in caplog.text
     assert "cost=- " in caplog.text
+    assert "cost=$0.000007 price='gpt 4o@genai-prices' ratio=1.25 status=" in caplog.text
 
 
 # ── a file of lines ──────────────────────────────────────────────────────────
