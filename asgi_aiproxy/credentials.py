@@ -173,9 +173,9 @@ class SecretRedactor:
 
     def data(self, data: bytes) -> bytes:
         """Return the bytes without the secret, in the same length."""
-        if b"%" not in data and b"\\" not in data and b"&#" not in data:
+        if data.find(b"%") < 0 and data.find(b"\\") < 0 and data.find(b"&#") < 0:
             for form in self._forms:
-                if form in data:
+                if data.find(form) >= 0:
                     break
             else:
                 return data

@@ -387,7 +387,7 @@ class Shim(TypedCalls, ExplainsCalls):
         )
         if may_refer(body):
             call = await self._services.find_key(call)
-        if MEMBER in head.fields or CALL_MARK in body:
+        if MEMBER in head.fields or body.find(CALL_MARK) >= 0:
             return await self._relay.continuations.open(call)
         return call
 

@@ -167,7 +167,7 @@ class ExchangeRecord(msgspec.Struct, kw_only=True, eq=False):
             first_content=(
                 self.first_content_at - started if self.first_content_at is not None else None
             ),
-            longest_pause=round(self.longest_pause, 3),
+            longest_pause=round(self.longest_pause, 3) if self.longest_pause else 0.0,
             ignored=_bounded(self.ignored) if self.ignored else (),
         )
 

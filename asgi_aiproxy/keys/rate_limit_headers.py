@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from asgi_aiproxy.retry_after import retry_after
 
-_ZERO = frozenset({"0", "0.0"})
+_ZERO = ("0", "0.0")
 
 
 def exhausted_for(headers: Sequence[tuple[str, str]], now: float) -> float | None:

@@ -110,7 +110,7 @@ def message_format(form: MessageFormat) -> TransformRequest:
         if isinstance(messages, msgspec.Raw):
             encoded = bytes(messages)
             for mark in marks:
-                if mark in encoded:
+                if encoded.find(mark) >= 0:
                     break
             else:
                 return draft

@@ -71,25 +71,24 @@ _QUOTED_ID = re.compile(f'"(?=({_ID_TEXT})")'.encode())
 
 
 def _signs() -> re.Pattern[bytes]:
-    """A string that is one of the names, or begins like an id.
+    """A string that is one of the names, begins like an id, or is an address of a file of Google's.
 
     Alternatives are grouped by their first letter: most strings are passed over after one of it.
     """
     endings: dict[str, list[str]] = {}
     names = [f'{name}"' for name in _NAMES | _OBJECTS]
     ids = [f"{beginning}{_RANDOM}" for beginning in _BEGINNINGS]
-    for each in sorted([*names, *ids, *_COLLECTIONS]):
+    for each in sorted([*names, *ids, *_COLLECTIONS, r'https:[^" ]*/files\\?/']):
         endings.setdefault(each[0], []).append(each[1:])
     groups = [f"{letter}(?:{'|'.join(rest)})" for letter, rest in endings.items()]
     return re.compile(f'"(?=[{"".join(endings)}])(?:{"|".join(groups)})'.encode())
 
 
 _SIGNS = _signs().search
-# The other signs are an escaped letter or slash of an id, and an address of one of Google's files.
+# The other signs are an escaped letter or slash of an id.
 _ESCAPED = re.compile(
     rb"\\u00[2-7]|(?:batches|cachedContents|corpora|files|fileSearchStores)\\/"
 ).search
-_ADDRESS = re.compile(rb'"https:[^" ]*/files\\?/').search
 _JSON_START = re.compile(rb"(?:\xef\xbb\xbf)?\s*[{\[]").match
 _QUERY = re.compile(r"[?#].*", re.DOTALL)
 _ESCAPED_LETTER = re.compile(rb"\\u00([2-7][0-9a-fA-F])")
@@ -108,12 +107,15 @@ def is_id(text: str) -> bool:
 
 
 def may_refer(body: bytes) -> bool:
-    """Return whether a body may refer to a resource; it is quick, and True for some others."""
-    return (
-        _SIGNS(body) is not None
-        or ((b"\\u00" in body or b"\\/" in body) and _ESCAPED(body) is not None)
-        or (b"/files" in body and _ADDRESS(body) is not None)
-    )
+    """Return whether a body may refer to a resource; it is quick, and True for some others.
+
+    (In this and other searches of all requests: `find` takes half the time of `in`, which first
+    tries whether bytes are a number.)
+    """
+    if _SIGNS(body) is not None:
+        return True
+    escaped = body.find(b"\\u00") >= 0 or body.find(b"\\/") >= 0
+    return escaped and _ESCAPED(body) is not None
 
 
 def references(body: bytes, *, call: bool = True) -> dict[str, bool]:
