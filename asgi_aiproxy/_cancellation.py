@@ -32,6 +32,7 @@ import asyncio
 import contextvars
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -189,7 +190,8 @@ class SharedTimer:
             client.tick(now)
 
 
-class RequestMonitor(msgspec.Struct, eq=False):
+@dataclass(slots=True, eq=False, repr=False)
+class RequestMonitor:
     """Ends the wait of the task within the block when the client disconnects or time is up.
 
     Arguments:
@@ -213,7 +215,7 @@ class RequestMonitor(msgspec.Struct, eq=False):
     idle: float | None = None
     longest_pause: float = 0.0
     writing_to_client: bool = False
-    _context: contextvars.Context = msgspec.field(default_factory=contextvars.copy_context)
+    _context: contextvars.Context = field(default_factory=contextvars.copy_context)
     _ends_at: float | None = None
     _timeout: float | None = None
     _message: str = ""

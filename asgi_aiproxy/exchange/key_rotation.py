@@ -22,6 +22,7 @@ control reserves its part, so that both take one round trip.
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -63,7 +64,8 @@ class RetryRules(msgspec.Struct):
         return available
 
 
-class KeyRotation(msgspec.Struct, eq=False):
+@dataclass(slots=True, eq=False, repr=False)
+class KeyRotation:
     """Leases keys for the attempts of one exchange, and reports responses to them.
 
     `record` lists the attempts and has the id of the current key, `key` is that key with the secret
@@ -78,7 +80,7 @@ class KeyRotation(msgspec.Struct, eq=False):
     key: Key | None = None
     _lease: Lease | None = None
     _prefetched: LeasePrefetch | None = None
-    _deferred: list[Lease] = []
+    _deferred: list[Lease] = field(default_factory=list)
 
     def __repr__(self) -> str:
         return f"KeyRotation({self.target!r})"  # without the secret

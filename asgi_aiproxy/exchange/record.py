@@ -11,10 +11,9 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from random import getrandbits
 from typing import TYPE_CHECKING
-
-import msgspec
 
 from asgi_aiproxy.errors import APIError, ErrorKind, error_kind_for_status
 from asgi_aiproxy.exchange.admission import (
@@ -38,7 +37,8 @@ _MAX_IGNORED, _MAX_NAME_LENGTH = 50, 100  # members in a record, and their chara
 _DISCONNECTED = 499  # nginx's status for a client that disconnected
 
 
-class ExchangeRecord(msgspec.Struct, kw_only=True, eq=False):
+@dataclass(slots=True, kw_only=True, eq=False, repr=False)
+class ExchangeRecord:
     """One exchange as far as it went.
 
     Arguments: `principal` is the id of the caller, `face` the client's API, `started` is Unix time
@@ -69,10 +69,10 @@ class ExchangeRecord(msgspec.Struct, kw_only=True, eq=False):
     finished: bool = False
     error: APIError | None = None
     failure: APIError | None = None
-    attempts: list[Attempt] = []  # not the only one, if that was the answer
+    attempts: list[Attempt] = field(default_factory=list)  # empty if the only one succeeded
     emulated: tuple[str, ...] = ()
     _paid: Usage | None = None  # of attempts that failed after a part of them was answered
-    _started_ticks: float = msgspec.field(default_factory=time.perf_counter)
+    _started_ticks: float = field(default_factory=time.perf_counter)
     _answered: bool = False
     _sent_at: float | None = None  # of the current attempt
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote, unquote_plus, urlsplit
 
@@ -96,7 +95,7 @@ _HEADERS = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Provider:
     """The API of a vendor, or of a compatible server. Immutable.
 
@@ -141,6 +140,10 @@ class Provider:
     credentials: CredentialCache | None = None
     operations: tuple[AnyOperationAPI, ...] = field(default=(), hash=False)
     emulate: Emulator | None = field(default=None, hash=False)
+    _headers: dict[str, str] = field(init=False, repr=False, compare=False)
+    _json_headers: tuple[tuple[str, str], ...] = field(init=False, repr=False, compare=False)
+    # A cache by model: most requests use one of a few.
+    _targets: dict[str, tuple[Target, ...]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.name or "/" in self.name or not self.name.isprintable():
@@ -176,6 +179,10 @@ class Provider:
                 f"Provider {self.name!r}: base_url must not have a query or fragment: "
                 f"{_shown(self.base_url)!r}."
             )
+        headers = {**_HEADERS, **{name.lower(): value for name, value in self.headers.items()}}
+        object.__setattr__(self, "_headers", headers)
+        object.__setattr__(self, "_json_headers", tuple({**headers, **_JSON}.items()))
+        object.__setattr__(self, "_targets", {})
 
     def __repr__(self) -> str:
         return f"Provider({self.name!r}, {_shown(self.base_url)!r}, {self.keys!r})"
@@ -246,14 +253,6 @@ class Provider:
         )
         return auth(out, key.secret) if key is not None and auth is not None else out
 
-    @cached_property
-    def _headers(self) -> dict[str, str]:
-        return {**_HEADERS, **{name.lower(): value for name, value in self.headers.items()}}
-
-    @cached_property
-    def _json_headers(self) -> tuple[tuple[str, str], ...]:
-        return tuple({**self._headers, **_JSON}.items())
-
     async def with_credential(self, key: Key | None) -> Key | None:
         """The key with the credential that is sent for it. Raises APIError if there is none."""
         if key is None or self.credentials is None:
@@ -262,10 +261,6 @@ class Provider:
         return key if current is key.secret else replace(key, secret=current)
 
     # A provider is also the simplest router.
-
-    @cached_property
-    def _targets(self) -> dict[str, tuple[Target, ...]]:
-        return {}  # cache by model: most requests use one of a few
 
     def targets(self, model: str, provider: str = "") -> tuple[Target, ...]:
         """Itself, for any model; none if `provider` names another one."""
