@@ -96,8 +96,17 @@ async def test_a_stream_from_bedrock_is_anthropics_event_by_event(size: int) -> 
         (b'{"type":\n"ping"}', b'event: ping\ndata: {"type":\ndata: "ping"}\n\n'),
         (b'{"index":0}', b'data: {"index":0}\n\n'),
         (b'{"type":7}', b'data: {"type":7}\n\n'),
+        (
+            b'{"type":"content_block_delta","index":0}',
+            b'event: content_block_delta\ndata: {"type":"content_block_delta","index":0}\n\n',
+        ),
+        (
+            b'{"type":"content_block_delta",\n"index":0}',
+            b"event: content_block_delta\n"
+            b'data: {"type":"content_block_delta",\ndata: "index":0}\n\n',
+        ),
     ],
-    ids=["type last", "type first", "two lines", "no type", "type of another kind"],
+    ids=["last", "first", "two lines", "none", "number", "delta", "delta in two lines"],
 )
 def test_every_form_of_an_event_is_framed_with_its_type(inner: bytes, framed: bytes) -> None:
     reframer = HOSTED_ANTHROPIC.reframer("application/vnd.amazon.eventstream")

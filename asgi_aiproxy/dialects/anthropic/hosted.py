@@ -29,7 +29,10 @@ from asgi_aiproxy.errors import APIError, ErrorKind, error_kind_for_status
 from asgi_aiproxy.framing import Framer, encode_frame
 
 _MODEL_FAILED = 424
-_MAX_KNOWN_TYPES = 16
+# How the most frequent event begins, whose type is not read, and what is written before it.
+_DELTA = b'{"type":"content_block_delta",'
+_DELTA_START = b"event: content_block_delta\ndata: "
+_BETWEEN_DELTAS = b"\n\n" + _DELTA_START
 # Amazon's exceptions within a stream, as types of Anthropic's errors.
 _TYPES = {
     "throttlingException": "rate_limit_error",
@@ -124,32 +127,29 @@ class ChunkReframer:
 
     def __init__(self) -> None:
         self._framer = ChunkFramer()
-        self._starts: dict[bytes, bytes] = {}  # of events in the stream, by their first member
 
     def feed(self, data: bytes) -> bytes:
         """The event stream of the events that `data` completes. Raises APIError."""
-        events, known, start = self._framer.feed(data), self._starts.get, self._start
-        framed = b"".join(
-            [(known(each[: each.find(b",")]) or start(each)) + each + b"\n\n" for each in events]
-        )
-        if framed.count(b"\n") == 3 * len(events):
-            return framed
-        # JSON may have line breaks between its members, or no type.
-        return b"".join([encode_frame(event, _type(event)) for event in events])
+        events = self._framer.feed(data)
+        if b"".join(events).find(b"\n") >= 0:  # JSON may have line breaks between its members
+            return b"".join(map(_frame, events))
+        others = [at for at, event in enumerate(events) if not event.startswith(_DELTA)]
+        out, start = [], 0
+        for at in (*others, len(events)):
+            if at > start:  # a run of deltas
+                out += [_DELTA_START, _BETWEEN_DELTAS.join(events[start:at]), b"\n\n"]
+            out += map(_frame, events[at : at + 1])
+            start = at + 1
+        return b"".join(out)
 
     def close(self) -> bytes:
         """Nothing is left at the end. Raises APIError for an event cut short."""
         self._framer.close()
         return b""
 
-    def _start(self, event: bytes) -> bytes:
-        """What is written before an event. It is remembered if the first member is the type."""
-        kind = _type(event)
-        start = b"event: " + kind + b"\ndata: " if kind else b"data: "
-        first = event[: event.find(b",")]
-        if first == b'{"type":"' + kind + b'"' and len(self._starts) < _MAX_KNOWN_TYPES:
-            self._starts[first] = start
-        return start
+
+def _frame(event: bytes) -> bytes:
+    return encode_frame(event, _type(event))
 
 
 def _type(event: bytes) -> bytes:
