@@ -79,6 +79,14 @@ def user_routes(service: UserService, invitations: Invitations) -> list[Route]:
         ),
         Route(
             method="DELETE",
+            path="/users/{id}/passkeys",
+            need="write",
+            run=lambda call: service.remove_passkeys(_number(call), call.by),
+            answer=UserOut,
+            summary="Remove all passkeys of a user with a role below one's own.",
+        ),
+        Route(
+            method="DELETE",
             path="/users/{id}",
             need="write",
             run=lambda call: service.drop(_number(call), call.by),

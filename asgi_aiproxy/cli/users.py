@@ -45,6 +45,8 @@ def add(commands: Commands) -> None:
     _one(add_command(group, "reset", "print a link, valid once, to set a new password", _reset))
     factor = "remove the second factor of a user, which has lost it"
     _one(add_command(group, "remove-second-factor", factor, _remove_second_factor))
+    passkeys = "remove the passkeys of a user, which has lost its devices"
+    _one(add_command(group, "remove-passkeys", passkeys, _remove_passkeys))
     _one(add_command(group, "remove", "remove a user, its tokens and its account", _remove))
 
 
@@ -128,6 +130,16 @@ def _remove_second_factor(arguments: argparse.Namespace) -> int:
         found = await _found(service, arguments)
         user = await service.reset_second_factor(found.id, context.by)
         _print(arguments, user, f"The user {user.username} signs in without a second factor.")
+
+    return run_command(arguments, do)
+
+
+def _remove_passkeys(arguments: argparse.Namespace) -> int:
+    async def do(context: CommandContext) -> None:
+        service = _service(context)
+        found = await _found(service, arguments)
+        user = await service.remove_passkeys(found.id, context.by)
+        _print(arguments, user, f"The user {user.username} has no passkeys.")
 
     return run_command(arguments, do)
 

@@ -69,7 +69,8 @@ class UserEdit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 class UserOut(msgspec.Struct, frozen=True, kw_only=True):
     """A user. `account` is the id of its account, `identities` are those at identity providers
-    (`issuer subject`), `second_factor` is whether it has one; times are Unix times, 0 for never.
+    (`issuer subject`), `second_factor` is whether it has one, `passkeys` is how many it has; times
+    are Unix times, 0 for never.
     """
 
     id: int
@@ -84,6 +85,7 @@ class UserOut(msgspec.Struct, frozen=True, kw_only=True):
     inviter_id: int
     identities: tuple[str, ...]
     second_factor: bool
+    passkeys: int
     created: float
     signed_in: float
 
@@ -212,6 +214,15 @@ class UserService:
 
         return await self._change(id, "user.second_factor.reset", changed, by)
 
+    async def remove_passkeys(self, id: int, by: Actor = CODE) -> UserOut:
+        """Remove all passkeys of a user with a role below that of the caller."""
+
+        def changed(row: User) -> User:
+            check_role(by, row.role)
+            return msgspec.structs.replace(row, passkeys=())
+
+        return await self._change(id, "user.passkeys.remove", changed, by)
+
     async def drop(self, id: int, by: Actor = CODE) -> Ok:
         """Remove a user whose role is below that of the caller, its tokens and its account."""
         check_role(by, (await self.users.get(id)).role)
@@ -268,7 +279,7 @@ def user_out(row: User) -> UserOut:
     """Return the members of a user that are not secret."""
     names = UserOut.__struct_fields__
     fields: dict[str, Any] = {name: getattr(row, name) for name in names}
-    return UserOut(**{**fields, "role": row.role_name})
+    return UserOut(**{**fields, "role": row.role_name, "passkeys": len(row.passkeys)})
 
 
 def _email_taken() -> APIError:

@@ -30,6 +30,7 @@ def test_users_are_disabled_enabled_promoted_reset_and_removed(run: Run) -> None
     assert first != second
     removed = run("users", "remove-second-factor", "ben", "--json").json
     assert not removed["second_factor"]
+    assert run("users", "remove-passkeys", "ben", "--json").json["passkeys"] == 0
     assert run("users", "remove", "ben").out == "The user ben was removed.\n"
     missing = run("users", "disable", "ben")
     assert (missing.status, missing.err) == (1, "asgi_aiproxy: There is no user 'ben'.\n")

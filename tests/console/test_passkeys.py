@@ -18,7 +18,7 @@ from asgi_aiproxy.stores import MemoryStore, Store
 from tests.admin.conftest import store
 from tests.console.support import HTML, ORIGIN, Answer, Browser
 from tests.console.test_second_factor import Clock, set_up
-from tests.console.test_users import KEY, Site, sign_in, site, verified
+from tests.console.test_users import KEY, Site, sign_in, signed_in_as_root, site, verified
 from tests.support.authenticator import PRESENT, Authenticator
 
 __all__ = ["store"]
@@ -222,6 +222,20 @@ async def test_a_disabled_user_does_not_sign_in(device: Authenticator) -> None:
     assert user is not None
     await found.users.service.edit(user.id, UserEdit(enabled=False), CODE)
     assert (await sign_in_with(found.browser(), device)).status == 401
+
+
+async def test_an_operator_removes_the_passkeys_of_a_user(device: Authenticator) -> None:
+    found = with_passkeys()
+    browser = await verified(found)
+    await add(browser, device)
+    root = await signed_in_as_root(found)
+    user = await found.users.service.users.by_name("ann")
+    assert user is not None
+    form = (await root.open(f"/users/{user.id}")).page.form("/passkeys")
+    assert (await root.submit(form)).status == 200
+    assert "Remove all passkeys" not in (await root.open(f"/users/{user.id}")).text
+    assert (await sign_in_with(found.browser(), device)).status == 401
+    assert (await browser.send("GET", "/c/")).status == 303  # its session is from before
 
 
 async def test_guesses_are_limited_by_address(device: Authenticator) -> None:

@@ -27,6 +27,9 @@ def user_pages() -> list[PageRoute]:
             again=_user,
             confirm=True,
         ),
+        PageRoute(
+            "POST", "/users/{id}/passkeys", "write", _remove_passkeys, again=_user, confirm=True
+        ),
         PageRoute("POST", "/users/{id}/remove", "write", _remove, again=_user, confirm=True),
         PageRoute("POST", "/invitations", "write", _invite, again=_users),
         PageRoute("POST", "/invitations/{id}/remove", "write", _remove_invitation, again=_users),
@@ -87,6 +90,11 @@ async def _password_link(request: PageRequest) -> PageAnswer:
 
 async def _reset_second_factor(request: PageRequest) -> PageAnswer:
     await request.api("DELETE /users/{id}/second-factor", **_path(request))
+    return request.redirect(f"/users/{segment(request.path['id'])}", done="saved")
+
+
+async def _remove_passkeys(request: PageRequest) -> PageAnswer:
+    await request.api("DELETE /users/{id}/passkeys", **_path(request))
     return request.redirect(f"/users/{segment(request.path['id'])}", done="saved")
 
 
