@@ -244,7 +244,8 @@ class ProxyKeyRotation:
                     guilty=len(self._tried_key_ids) == 1 and self._calls_model, served=False
                 )
         finally:
-            self._release_lease()
+            if self._lease is not None:
+                self._release_lease()
 
     def _release_lease(self) -> None:
         """Give back the key in use, unless its refusal is deferred."""

@@ -34,12 +34,9 @@ class HTTPProtocolError(Exception):
 
 def request_head(method: str, target: str, headers: Headers) -> bytes:
     """Return the request line and headers as bytes. Raises ValueError if a part is invalid."""
-    lines = [f"{method} {target} HTTP/1.1"]
-    for name, value in headers:
-        _check_name(name)
-        lines.append(f"{name}: {value}")
-    text = "\r\n".join(lines) + "\r\n\r\n"
-    ends = len(lines) + 1
+    header_names(headers)
+    text = "\r\n".join([f"{method} {target} HTTP/1.1", *map(": ".join, headers), "", ""])
+    ends = len(headers) + 2
     if text.count("\n") != ends or text.count("\r") != ends or "\0" in text:
         raise ValueError("a header contains a line end")
     try:
@@ -49,10 +46,16 @@ def request_head(method: str, target: str, headers: Headers) -> bytes:
         return text.encode()
 
 
+def header_names(headers: Headers) -> frozenset[str]:
+    """Return the names of headers in lower case. Raises ValueError if one is invalid."""
+    return _checked_names(next(zip(*headers, strict=True), ()))
+
+
 @lru_cache(maxsize=1024)
-def _check_name(name: str) -> None:
-    if not TOKEN.fullmatch(name):
+def _checked_names(names: tuple[str, ...]) -> frozenset[str]:
+    if not all(map(TOKEN.fullmatch, names)):
         raise ValueError("a header name is invalid")
+    return frozenset(map(str.lower, names))
 
 
 class ResponseParser:

@@ -33,7 +33,7 @@ from asgi_aiproxy.upstream.connect import (
 )
 from asgi_aiproxy.upstream.connection import Connection, ConnectionEndedError
 from asgi_aiproxy.upstream.content_encoding import ContentDecoder, content_decoder
-from asgi_aiproxy.upstream.http1 import HTTPProtocolError, request_head
+from asgi_aiproxy.upstream.http1 import HTTPProtocolError, header_names, request_head
 
 _CONNECTION_ERRORS = (OSError, HTTPProtocolError, ConnectionEndedError)
 # How many heads of requests are kept, of URLs up to which length.
@@ -369,9 +369,9 @@ def _encode(request: UpstreamRequest, proxy: str | None) -> tuple[Destination, b
     Raises APIError.
     """
     headers = [*request.headers]
-    names = {name.lower() for name, _ in headers}
     length: int | None = None
     try:
+        names = header_names(headers)
         destination = parse_destination(request.url, proxy)
         if "host" not in names:
             headers.insert(0, ("host", destination.authority))
