@@ -75,7 +75,7 @@ def chat_whole(bench: Bench) -> list[Result]:
 
 def chat_stored(bench: Bench) -> list[Result]:
     """Tokens, a ledger and limits in a store: Redis compared with memory."""
-    from tests import redis_server
+    from tests.support import redis_server
 
     url = redis_server.given_url()
     with ExitStack() as stack:
