@@ -22,6 +22,15 @@ async def test_sums_add_up(store: Store, other: Store) -> None:
     assert await store.sums("tomorrow") == {}
 
 
+async def test_thousands_of_sums_with_any_names_are_read_whole(store: Store) -> None:
+    names = [f"cost/model \n\0 \N{SNOWMAN} {number}" for number in range(3500)]
+    amounts = {name: 2**52 - number for number, name in enumerate(names)}
+    await store.add("day", amounts)
+    assert await store.sums("day") == amounts
+    await store.add("day", {"cost/\ud800": -1})
+    assert await store.sums("day") == {**amounts, "cost/\ud800": -1}
+
+
 async def test_five_hundred_concurrent_additions_all_count(store: Store, other: Store) -> None:
     clients = (store, other)
     await asyncio.gather(*(clients[n % 2].add("day", {"n": n, "calls": 1}) for n in range(500)))

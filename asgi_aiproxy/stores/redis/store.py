@@ -7,6 +7,8 @@ import logging
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from typing import Any, ParamSpec, Self, TypeVar
 
+import msgspec
+
 from asgi_aiproxy.stores.base import (
     ANYTHING,
     Admitted,
@@ -28,7 +30,7 @@ from asgi_aiproxy.stores.redis.client import RedisClient, RedisClusterClient
 from asgi_aiproxy.stores.redis.connection import ConnectionFactory, parse_url
 from asgi_aiproxy.stores.redis.keyspace import Keyspace, milliseconds
 from asgi_aiproxy.stores.redis.pipeline import Argument, encode_command
-from asgi_aiproxy.stores.redis.scripts import ADD, APPEND, DROP, HOLD, HOLDS, LIFT, PAGE, PUT
+from asgi_aiproxy.stores.redis.scripts import ADD, APPEND, DROP, HOLD, HOLDS, LIFT, PAGE, PUT, SUMS
 from asgi_aiproxy.stores.redis.server_check import survey
 
 logger = logging.getLogger("asgi_aiproxy")
@@ -37,6 +39,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _LARGE_VALUE = 64 * 1024  # bytes of an entry from which on the same holds
+_SUMS_TOGETHER = 1000  # that are read in one piece
 _LARGE_CALL = 500  # rows or records from which on a call uses the connection for large calls
 
 _MALFORMED = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError)
@@ -60,10 +63,11 @@ def _parses(method: Callable[P, Awaitable[R]]) -> Callable[P, Coroutine[Any, Any
 class RedisStore:
     """A store in Redis or Valkey (6.2 or newer): one server, Sentinel, or a cluster, by its URL.
 
-    Every call is one round trip, shared with other calls of the same event loop turn, and ends
-    within `timeout` seconds (on a cluster within twice that). Calls that transfer whole tables use
-    a connection of their own and `patience` seconds. All keys begin with `prefix`. A store can be
-    used by one event loop at a time. Raises ConfigurationError if the URL is invalid.
+    Every call is one round trip (all sums of an account: one for every thousand), shared with other
+    calls of the same event loop turn, and ends within `timeout` seconds (on a cluster within twice
+    that). Calls that transfer whole tables use a connection of their own and `patience` seconds.
+    All keys begin with `prefix`. A store can be used by one event loop at a time. Raises
+    ConfigurationError if the URL is invalid.
     """
 
     def __init__(
@@ -269,14 +273,28 @@ class RedisStore:
         """All sums, or those of `names`; sums that were never added to are missing."""
         key, tag = self._names.key(account, "n"), self._names.tag(account)
         if names is None:
-            found = _pairs(await (await self._large(tag)).call(tag, "HGETALL", key))
-            return {name: int(amount) for name, amount in found.items()}
+            return await self._all_sums(tag, key)
         if not names:
             return {}
         values = await self._client.call(tag, "HMGET", key, *names)
         return {
             name: int(value) for name, value in zip(names, values, strict=True) if value is not None
         }
+
+    async def _all_sums(self, tag: str, key: str) -> dict[str, int]:
+        # In pieces, because the event loop does nothing else while it reads one.
+        client = await self._large(tag)
+        found: dict[str, int] = {}
+        cursor: bytes = b"0"
+        try:
+            while True:
+                cursor, packed = await client.run(tag, SUMS, [key], cursor, _SUMS_TOGETHER)
+                found |= _decode_amounts(packed) if packed else {}
+                if cursor == b"0":
+                    return found
+        except msgspec.DecodeError:  # a name has a lone surrogate
+            pairs = _pairs(await client.call(tag, "HGETALL", key))
+            return {name: int(amount) for name, amount in pairs.items()}
 
     # logs
 
@@ -352,6 +370,9 @@ class RedisStore:
 
     async def __aexit__(self, *exc: object) -> None:
         await self.aclose()
+
+
+_decode_amounts = msgspec.msgpack.Decoder(dict[str, int], strict=False).decode
 
 
 def _value(reply: object) -> bytes | None:

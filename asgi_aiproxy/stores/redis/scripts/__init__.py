@@ -65,6 +65,9 @@ CHARGE, PEEK = Script("charge"), Script("peek")
 # holds, tables, sums and logs
 HOLD, LIFT, HOLDS = Script("hold"), Script("lift"), Script("holds")
 PUT, DROP, PAGE = Script("put"), Script("drop"), Script("page")
+SUMS = Script("sums")
 ADD, APPEND = Script("add"), Script("append")
 
-ALL = (ADMIT, SETTLE, RENEW, CHARGE, PEEK, HOLD, LIFT, HOLDS, PUT, DROP, PAGE, ADD, APPEND)
+ALL = (
+    *(ADMIT, SETTLE, RENEW, CHARGE, PEEK, HOLD, LIFT, HOLDS, PUT, DROP, PAGE, ADD, SUMS, APPEND),
+)
