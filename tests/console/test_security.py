@@ -28,6 +28,7 @@ from asgi_aiproxy import (
 from asgi_aiproxy.console import Console
 from asgi_aiproxy.console.security import is_local_path, is_same_origin, mount_path
 from asgi_aiproxy.providers import OPENAI
+from asgi_aiproxy.stores.base import StoreUnavailableError
 from asgi_aiproxy.usage.record import UsageRecord
 from tests.console.support import ORIGIN, ROOT, Answer, Browser, filled, record
 from tests.console.test_pages import crawl
@@ -273,6 +274,26 @@ def test_times_that_are_infinite_or_before_the_calendar_are_not_one(
 def check_query(path: str, query: dict[str, str]) -> None:
     url = re.sub(r"\{\w+\}", "openai", path) + "?" + urlencode(query, errors="surrogatepass")
     assert asyncio.run(operators_browser().send("GET", url)).status < 500, url
+
+
+async def test_an_error_page_says_what_it_is_and_can_be_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shop = await filled()
+    browser = shop.browser("/x")
+    await browser.sign_in()
+    assert "Not found" in (await browser.open("/nope")).text
+
+    async def unavailable(*_: object) -> None:
+        raise StoreUnavailableError("it does not answer")
+
+    monkeypatch.setattr(shop.store, "get_entry", unavailable)
+    answer = await browser.open("/log?state=failed")
+    assert answer.status == 503
+    assert "Not available at the moment" in answer.text
+    assert "/x/log?state=failed" in answer.page.links
+    monkeypatch.undo()
+    assert (await browser.open("/log?state=failed")).status == 200
 
 
 async def test_reading_a_page_changes_nothing() -> None:
