@@ -184,8 +184,10 @@ class Blocks:
         return [*self.end_text(), BlockStart(index, self._call_ids.unique(call))]
 
     def arguments(self, key: Hashable, piece: str) -> list[Event]:
-        """Add arguments to a tool call that has started."""
+        """Add arguments to a tool call that has started; all of them may be `null`."""
         index = self._calls[key]
+        if piece == "null" and index in self._calls_without_arguments:
+            return []
         self._calls_without_arguments.discard(index)
         return [BlockDelta(index, piece)]
 

@@ -127,7 +127,7 @@ def _normalize_calls(message: dict[str, Any], calls: Any) -> bool:
             changed = True
         function = call.get("function")
         if isinstance(function, dict) and not isinstance(function.get("arguments"), str):
-            function["arguments"] = responses.arguments_text(function.get("arguments")) or "{}"
+            function["arguments"] = responses.whole_arguments(function.get("arguments"))
             changed = True
     return changed
 

@@ -157,7 +157,7 @@ def _blocks(message: dict[str, Any]) -> Iterator[Block]:
         yield _call(call, at)
     match message.get("function_call"):
         case {"name": str(name), **legacy} if name:
-            yield ToolCall("call_0", name, arguments_text(legacy.get("arguments")) or "{}")
+            yield ToolCall("call_0", name, whole_arguments(legacy.get("arguments")))
 
 
 def call_kind(call: Mapping[str, Any], before: str = "function") -> Literal["function", "custom"]:
@@ -188,7 +188,7 @@ def _call(call: dict[str, Any], at: int) -> ToolCall:
     return ToolCall(
         call.get("id") or f"call_{at}",
         _parsing.get_text(function, "name"),
-        arguments_text(function.get("arguments")) or "{}",
+        whole_arguments(function.get("arguments")),
         call_extra(call),
     )
 
@@ -213,10 +213,16 @@ def decode_image(image: dict[str, Any]) -> Media:
 
 
 def arguments_text(arguments: Any) -> str:
-    """Arguments as JSON text; some vendors send them parsed."""
+    """Arguments, or a piece of them, as JSON text; some vendors send them parsed."""
     if arguments is None:
         return ""
     return arguments if isinstance(arguments, str) else _json.dumps(arguments).decode()
+
+
+def whole_arguments(arguments: Any) -> str:
+    """All arguments of a call as JSON text: an object, also if there are none."""
+    text = arguments_text(arguments)
+    return "{}" if text in ("", "null") else text
 
 
 def decode_citations(annotations: Any) -> Iterator[Citation]:

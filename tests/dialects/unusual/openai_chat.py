@@ -163,6 +163,7 @@ CASES = [
     # calls
     called("call-whole", calls(A)),
     called("call-in-pieces", calls(call(0, "call_a", "f", "")), calls(call(0, arguments='{"a"')), calls(call(0, arguments=":1}"))),
+    called("call-null-in-a-piece", calls(call(0, "call_a", "f", "")), calls(call(0, arguments='{"a":')), calls(call(0, arguments="null")), calls(call(0, arguments="}")), calls=(("call_a", "f", {"a": None}),)),
     called("call-id-in-every-piece", calls(call(0, "call_a", "f", "")), calls(call(0, "call_a", None, '{"a"')), calls(call(0, "call_a", "", ":1}"))),
     called("call-empty-id-later", calls(call(0, "call_a", "f", "")), calls(call(0, "", "", A1))),
     called("call-null-members-later", calls(call(0, "call_a", "f", "")), calls({"index": 0, "id": None, "type": None, "function": {"name": None, "arguments": A1}})),
@@ -210,6 +211,7 @@ CASES = [
     whole("output-text-parts", {"role": "assistant", "content": [{"type": "output_text", "text": HI}]}, text=HI),
     whole("call", {"role": "assistant", "content": None, "tool_calls": [A]}, "tool_calls", calls=(("call_a", "f", {"a": 1}),), finish="tools"),
     whole("call-object", {"role": "assistant", "content": "", "tool_calls": [{**A, "function": {"name": "f", "arguments": {"a": 1}}}]}, "stop", calls=(("call_a", "f", {"a": 1}),), finish="tools"),
+    whole("call-arguments-null-as-text", {"role": "assistant", "tool_calls": [{**A, "function": {"name": "f", "arguments": "null"}}]}, "tool_calls", calls=(("call_a", "f", {}),), finish="tools"),
     whole("call-null-arguments", {"role": "assistant", "tool_calls": [{**A, "function": {"name": "f", "arguments": None}}]}, "tool_calls", calls=(("call_a", "f", {}),), finish="tools"),
     whole("calls-of-one-id", {"role": "assistant", "tool_calls": [A, A]}, "tool_calls", calls=(("call_a", "f", {"a": 1}), ("?", "f", {"a": 1})), finish="tools"),
     whole("empty-calls", {**PLAIN, "tool_calls": []}, text=HI),
