@@ -28,7 +28,7 @@ from asgi_aiproxy.passthrough.target import ProxyTarget
 from asgi_aiproxy.principal import ANONYMOUS, SCOPE_KEY, Principal
 from asgi_aiproxy.providers.base import HeaderAuth
 from asgi_aiproxy.providers.vendor_headers import ACCOUNT_HEADERS
-from asgi_aiproxy.upstream.base import UpstreamRequest
+from asgi_aiproxy.upstream.base import Headers, UpstreamRequest
 
 
 class ProxyRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -95,7 +95,7 @@ class ProxyRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         """
         target = self.target
         provider = target.provider
-        headers = self.headers
+        headers: Headers = self.headers
         if keep_host and self.host:
             headers = [("host", self.host), *headers]
         if length is not None:
@@ -108,7 +108,8 @@ class ProxyRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             if key.base_url is not None:
                 url = target.url(route.path, key)
             if isinstance(auth, HeaderAuth):
-                headers, auth = [*headers, auth.header(key.secret)], None
+                # A tuple: a client sends the same headers in most of its calls
+                headers, auth = (*headers, auth.header(key.secret)), None
         if proxy is None and provider is not None:
             proxy = provider.proxy
         out = UpstreamRequest(

@@ -36,8 +36,8 @@ from asgi_aiproxy.upstream.content_encoding import ContentDecoder, content_decod
 from asgi_aiproxy.upstream.http1 import HTTPProtocolError, header_names, request_head
 
 _CONNECTION_ERRORS = (OSError, HTTPProtocolError, ConnectionEndedError)
-# How many heads of requests are kept, of URLs up to which length.
-_MAX_KEPT_HEADS, _MAX_KEPT_URL = 256, 512
+# How many heads of requests are kept, and their maximum length in bytes.
+_MAX_KEPT_HEADS, _MAX_KEPT_HEAD = 256, 4096
 _BODILESS = frozenset({"GET", "HEAD", "DELETE", "OPTIONS", "TRACE"})
 
 
@@ -157,7 +157,7 @@ class SocketTransport:
         if known is None:
             destination, head, length = _encode(request, proxy)
             announced = b"content-length: %d\r\n\r\n" % len(body)
-            if not head.endswith(announced) or len(request.url) > _MAX_KEPT_URL:
+            if not head.endswith(announced) or len(head) > _MAX_KEPT_HEAD:
                 return destination, head, length
             if len(self._heads) >= _MAX_KEPT_HEADS:
                 self._heads.clear()
