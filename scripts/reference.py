@@ -8,6 +8,7 @@ from __future__ import annotations
 import enum
 import importlib
 import inspect
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -133,18 +134,15 @@ def _parameter(parameter: inspect.Parameter) -> str:
     return text
 
 
+_MODULES = re.compile(r"\b(?:asgi_aiproxy|collections|typing)\.(?:\w+\.)*")
+_OPTIONAL = re.compile(r"\bOptional\[((?:[^\[\]]|\[[^\[\]]*\])*)\]")
+
+
 def _annotation(annotation: Any) -> str:
     if isinstance(annotation, str):
         return annotation
-    text = inspect.formatannotation(annotation)
-    words = [word.rpartition(".")[2] for word in text.split("[")]
-    return (
-        "[".join(
-            " | ".join(part.rpartition(".")[2] for part in word.split(" | ")) for word in words
-        )
-        if "asgi_aiproxy." in text or "typing." in text or "collections." in text
-        else text
-    )
+    text = _MODULES.sub("", inspect.formatannotation(annotation))
+    return _OPTIONAL.sub(r"\1 | None", text)  # (as Python writes it from 3.14 on)
 
 
 def _default(value: Any) -> str:

@@ -111,7 +111,7 @@ def test_ambiguous_bodies_are_refused_with_the_name_of_the_member(body: str, par
         '{"model":"cheap"}'.encode("utf-32"), b'{"model":"ch\xffeap"}', b'{"x":NaN}',
         b'{"model":"cheap",}', b"{'model':'cheap'}", b'{/*"*/"model":"cheap"}',
         b'\0{"model":"cheap"}', b'{"model":"cheap"}\0',
-        b'{"x":' + b"[" * 10**5 + b"]" * 10**5 + b"}",
+        b'{"x":' + b"[" * 10**6 + b"]" * 10**6 + b"}",
         b'{"model":"\\ud800"}', b'{"x":' + b'{"x":' * 40 + b'{"model":"m"}' + b"}" * 41,
     ],
 )  # fmt: skip

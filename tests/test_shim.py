@@ -125,7 +125,7 @@ BAD = [
     (b"\xff\xfe{}", None),
     (b'{"model":"m","messages":[{"role":"user","content":"\xff"}]}', None),
     (b'{"model":"m","messages":[{"role":"user","content":"\\ud800"}]}', None),
-    (b'{"model":"m","messages":' + b"[" * 10_000 + b"]" * 10_000 + b"}", None),
+    (b'{"model":"m","messages":' + b"[" * 10**6 + b"]" * 10**6 + b"}", None),
     (b'{"messages":[]}', "model"),
     (b'{"model":null,"messages":[]}', "model"),
     (b'{"model":"","messages":[]}', "model"),

@@ -22,7 +22,7 @@ BASES = {"openai": "{url}/v1", "anthropic": "{url}", "gemini": "{url}"}
 VENDORS = pytest.mark.parametrize("vendor", [OPENAI, ANTHROPIC, GEMINI], ids=lambda v: v.name)
 
 MESSAGE = {"role": "user", "content": "Hi"}
-DEEP = b"[" * 10_000 + b"]" * 10_000
+DEEP = b"[" * 10**6 + b"]" * 10**6
 DEEP_OBJECTS = b'{"a":' * 10_000 + b"1" + b"}" * 10_000
 
 

@@ -367,7 +367,7 @@ def test_an_invalid_request_is_refused_with_the_name_of_the_member(
         (b"{", "could not be read as JSON"),
         (b"\xff", "not valid UTF-8"),
         (b"[]", "must be a JSON object"),
-        (b'{"contents":"Hi","x":' + b"[" * 10_000, "nested too deeply"),
+        (b'{"contents":"Hi","x":' + b"[" * 10**6, "nested too deeply"),
         (b"{}", "Missing required parameter: 'contents'"),
     ],
 )

@@ -521,7 +521,7 @@ def test_an_invalid_request_is_refused_with_the_name_of_the_member(
     assert message in error.message
 
 
-@pytest.mark.parametrize("body", [b"{", b"\xff", b'{"model":"m","x":' + b"[" * 10_000])
+@pytest.mark.parametrize("body", [b"{", b"\xff", b'{"model":"m","x":' + b"[" * 10**6])
 def test_a_request_that_is_not_json_is_refused(body: bytes) -> None:
     with pytest.raises(APIError, match="could not be read as JSON"):
         decode_client_request("openai_chat", body)
