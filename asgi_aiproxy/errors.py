@@ -53,6 +53,11 @@ RETRYABLE = frozenset(
 )
 
 
+# The code of a request that is longer than the model's context: OpenAI's word, on which clients
+# act (Codex and others shorten the conversation).
+CONTEXT_LENGTH = "context_length_exceeded"
+
+
 class RefusalScope(StrEnum):
     """What a provider's error is about: decides what is tried next, and which key cools down.
 

@@ -15,7 +15,7 @@ import re
 from collections.abc import Collection
 
 from asgi_aiproxy import _json
-from asgi_aiproxy.errors import APIError, ErrorKind, RefusalScope
+from asgi_aiproxy.errors import CONTEXT_LENGTH, APIError, ErrorKind, RefusalScope
 from asgi_aiproxy.keys import NoKeyError
 from asgi_aiproxy.providers.base import Provider
 from asgi_aiproxy.providers.refusal_codes import BY_DIALECT, OPENAI, refusal_scope
@@ -125,10 +125,14 @@ def error_from_response(
 def classify(
     error: APIError, provider: Provider, *, members: Collection[str] = (), model: str = ""
 ) -> None:
-    """Set what a provider's error is about (`about`), and adapt its kind and status.
+    """Set what a provider's error is about (`about`), and adapt its kind, status and code.
 
     `members` are the names of the members of the request's body, as far as they are known.
     """
+    if error.kind in (ErrorKind.INVALID, ErrorKind.TOO_LARGE) and (
+        CONTEXT_LENGTH in error.words or _TOO_LONG.search(error.message[:2000]) is not None
+    ):
+        error.code = CONTEXT_LENGTH
     table = provider.refusals
     if table is None:
         table = BY_DIALECT.get(provider.dialect.name, OPENAI)
@@ -163,6 +167,18 @@ def _scope_by_status(error: APIError, members: Collection[str], model: str) -> R
         case kind if kind in (ErrorKind.UPSTREAM, ErrorKind.OVERLOADED, ErrorKind.TIMEOUT):
             return RefusalScope.VENDOR
     return RefusalScope.REQUEST
+
+
+# How vendors say that a request is longer than the model's context; only OpenAI, Groq and some
+# others have a code for it.
+_CONTEXT = r"context[_ ](?:window|length|size)"
+_TOO_LONG = re.compile(
+    r"prompt (?:is too long|exceeds max)|input is too long|input token count\b.{0,60}\bexceeds"
+    rf"|maximum (?:context|prompt|input) length|exceed\w*\b.{{0,60}}\b{_CONTEXT}"
+    rf"|{_CONTEXT}\b.{{0,60}}\bexceed|exceeded model token limit"
+    r"|range of input length|too many tokens.{0,20}size limit",
+    re.IGNORECASE,
+)
 
 
 # Names of members as errors quote them: `temperature`, "max_tokens", 'tools[0].name',

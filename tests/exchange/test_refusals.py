@@ -15,6 +15,7 @@ from asgi_aiproxy import (
     ProviderRouter,
     UsageRecord as Record,
 )
+from asgi_aiproxy.dialects import ANTHROPIC_MESSAGES, OPENAI_CHAT
 from asgi_aiproxy.errors import ErrorKind, RefusalScope
 from asgi_aiproxy.exchange.error_mapping import error_from_response
 from asgi_aiproxy.keys import Health
@@ -482,3 +483,46 @@ async def test_one_successful_attempt_has_no_attempt_details(face: str) -> None:
     await place.ask()
     record = await place.record()
     assert (record.attempts, record.attempt_details) == (1, ())
+
+
+# How vendors answer a request that is longer than the model's context.
+TOO_LONG: list[tuple[Provider, Any]] = [
+    (ANTHROPIC, "prompt is too long: 208310 tokens > 200000 maximum"),
+    (GEMINI, "The input token count (1200000) exceeds the maximum number of tokens allowed (9)."),
+    (OPENAI, {"message": "This is too much.", "code": "context_length_exceeded"}),
+    (OPENAI, "Your input exceeds the context window of this model."),
+    (COMPATIBLE, "This model's maximum context length is 8192 tokens. However, you requested 9"),
+    (COMPATIBLE, "the request exceeds the available context size, try increasing it"),
+    (MOONSHOT, "Invalid request: Your request exceeded model token limit: 262144"),
+    (ZAI, "Prompt exceeds max length"),
+    (DASHSCOPE, "Range of input length should be [1, 129024]"),
+    (MISTRAL, "Prompt contains 40 tokens, too large for model with 32 maximum context length"),
+]
+
+
+@pytest.mark.parametrize(("provider", "refusal"), TOO_LONG)
+def test_a_request_that_is_too_long_is_refused_in_the_words_that_clients_act_on(
+    provider: Provider, refusal: Any
+) -> None:
+    members = refusal if isinstance(refusal, dict) else {"message": refusal}
+    body = json.dumps({"error": {"type": "invalid_request_error", **members}}).encode()
+    error = error_from_response(provider, 400, [], body, now=0, native=False)
+    assert error.status == 400
+    for_openai = json.loads(OPENAI_CHAT.encode_error(error))["error"]
+    assert for_openai["code"] == "context_length_exceeded"
+    for_anthropic = json.loads(ANTHROPIC_MESSAGES.encode_error(error))["error"]
+    assert for_anthropic["type"] == "invalid_request_error"
+    assert for_anthropic["message"].startswith("prompt is too long")
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "Invalid 'max_tokens': the maximum is 8192.",
+        "The context of this tool call is missing.",
+        "string too long. Expected a string with maximum length 64",
+    ],
+)
+def test_other_refusals_are_not_about_the_length_of_the_context(message: str) -> None:
+    body = json.dumps({"error": {"message": message, "type": "invalid_request_error"}}).encode()
+    assert error_from_response(OPENAI, 400, [], body, now=0, native=False).code is None

@@ -10,7 +10,7 @@ from typing import Any
 
 from asgi_aiproxy import _json
 from asgi_aiproxy.dialects import _parsing
-from asgi_aiproxy.errors import APIError, ErrorKind, error_kind_for_status
+from asgi_aiproxy.errors import CONTEXT_LENGTH, APIError, ErrorKind, error_kind_for_status
 
 TYPES = {
     ErrorKind.INVALID: "invalid_request_error",
@@ -43,13 +43,19 @@ _KINDS = {
 THREAD_UNSUPPORTED = "thread_unsupported_request"
 _DETAILED_CODES = frozenset({THREAD_UNSUPPORTED})
 
+# How Anthropic's own message begins; Claude Code shortens the conversation when it reads this.
+_TOO_LONG = "prompt is too long"
+
 # A message about a member of the request starts with its path: "messages.0.content: ...".
 _MEMBER_PATH = re.compile(r"([a-z][a-z_]*(?:\.\w+)*): ")
 
 
 def encode_error(error: APIError) -> bytes:
     """Write `{"type": "error", "error": {...}}`."""
-    details: dict[str, Any] = {"type": TYPES[error.kind], "message": _parsing.error_message(error)}
+    message = _parsing.error_message(error)
+    if error.code == CONTEXT_LENGTH and _TOO_LONG not in message.lower():
+        message = f"{_TOO_LONG}: {message}"
+    details: dict[str, Any] = {"type": TYPES[error.kind], "message": message}
     if error.code in _DETAILED_CODES:
         details["details"] = {"error_code": error.code}
     body: dict[str, Any] = {"type": "error", "error": details}
