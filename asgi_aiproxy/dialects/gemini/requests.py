@@ -177,7 +177,7 @@ class _Conversation:
 
     def _result(self, result: schemas.FunctionResponse) -> ToolResult:
         same = [c for c in self._open if c.id == result.id]
-        made = same or [c for c in self._open if c.name == result.name]
+        made = same or [c for c in self._open if result.name in (c.name, "")]
         call_id = result.id or result.name
         if made:
             self._open.remove(made[0])

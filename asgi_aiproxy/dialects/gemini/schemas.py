@@ -57,7 +57,7 @@ class FunctionCall(Base):
 
 
 class FunctionResponse(Base):
-    name: str
+    name: str = ""
     response: Any = None
     id: str | None = None
     parts: list[Part] | None = None
@@ -172,18 +172,30 @@ plain_chunks = msgspec.json.Decoder(list[PlainChunk])
 
 
 def normal(value: Any) -> dict[str, Any]:
-    """A parsed body with camelCase names; contents may be a string, one content, or a list."""
+    """A parsed body with camelCase names.
+
+    `contents` and `systemInstruction` may be strings. As in Google's API and in the examples of its
+    documentation, a list of one object may be the object itself: contents, parts, tools.
+    """
     if not isinstance(value, dict):
         raise invalid("The request body must be a JSON object.")
     body: dict[str, Any] = camel(value)
-    contents = body.get("contents")
-    if isinstance(contents, str):
-        contents = [{"role": "user", "parts": [{"text": contents}]}]
-    elif isinstance(contents, dict):
-        contents = [contents]
-    if contents is not None:
-        body["contents"] = contents
-    instruction = body.get("systemInstruction")
-    if isinstance(instruction, str):
-        body["systemInstruction"] = {"parts": [{"text": instruction}]}
+    for name, role in (("contents", {"role": "user"}), ("systemInstruction", {})):
+        if isinstance(text := body.get(name), str):
+            body[name] = {**role, "parts": [{"text": text}]}
+    _as_list(body, "contents")
+    _as_list(body, "tools")
+    for tool in _objects(body.get("tools")):
+        _as_list(tool, "functionDeclarations")
+    for content in (*_objects(body.get("contents")), *_objects([body.get("systemInstruction")])):
+        _as_list(content, "parts")
     return body
+
+
+def _as_list(where: dict[str, Any], name: str) -> None:
+    if isinstance(where.get(name), dict):
+        where[name] = [where[name]]
+
+
+def _objects(values: Any) -> list[dict[str, Any]]:
+    return [v for v in values if isinstance(v, dict)] if isinstance(values, list) else []

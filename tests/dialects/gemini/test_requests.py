@@ -123,6 +123,13 @@ def test_content_of_messages_is_decoded(contents: Any, messages: tuple[Message, 
         ([called("f")], [returned("f", {"other": "x"})], None, [("call_1", '{"other":"x"}')]),
         ([called("f")], [returned("f", "sunny")], None, [("call_1", "sunny")]),
         ([called("f")], [returned("f", None)], None, [("call_1", "")]),
+        # without a name results find their call by its id, or else by their order
+        (
+            [called("f", id="a"), called("g", id="b")],
+            [{"functionResponse": {"id": "b", "response": {"x": 2}}}, returned("", {"x": 1})],
+            [("a", "f", "{}"), ("b", "g", "{}")],
+            [("b", '{"x":2}'), ("a", '{"x":1}')],
+        ),
         # a result whose call was lost
         ([], [returned("f", {"x": 1})], None, [("f", '{"x":1}')]),
         ([], [returned("f", {"x": 1}, id="a")], None, [("a", '{"x":1}')]),
@@ -139,6 +146,21 @@ def test_results_find_their_calls(
         assert part.id == call_id
         assert "".join(p.text for p in part.parts if isinstance(p, Text)) == text
         assert not part.error
+
+
+def test_a_list_of_one_object_may_be_the_object_as_in_googles_examples() -> None:
+    function = {"name": "f", "parameters": {"type": "OBJECT", "properties": {}}}
+    body = {
+        "contents": {"role": "user", "parts": {"text": "Hi"}},
+        "system_instruction": {"parts": {"text": "Be brief."}},
+        "tools": {"function_declarations": function},
+    }
+    request = decode_client_request("gemini", body)
+    assert request.messages == (
+        Message("system", (Text("Be brief."),)),
+        Message("user", (Text("Hi"),)),
+    )
+    assert [tool.name for tool in request.tools] == ["f"]
 
 
 def test_results_may_be_errors_and_images() -> None:
