@@ -46,6 +46,8 @@ class ContentWriter:
     def __init__(self, model: Model, notes: Notes) -> None:
         self._model = model
         self._notes = notes
+        self._used_ids: set[str] = set()
+        self._open_ids: dict[str, list[str]] = {}  # of calls without a result, by the id given
 
     def blocks(self, part: Part, where: str, *, role: str) -> Iterator[dict[str, Any]]:
         """The blocks of one part, whose path is `where`; raises APIError naming it."""
@@ -60,7 +62,7 @@ class ContentWriter:
             case Reasoning(_, {"anthropic": {"redacted": data}}):
                 yield {"type": "redacted_thinking", "data": data}
             case ToolCall(call_id, name, arguments):
-                use = {"type": "tool_use", "id": _valid_id(call_id), "name": name}
+                use = {"type": "tool_use", "id": self._new_id(call_id), "name": name}
                 block = {**use, "input": _parsing.arguments(arguments, self._notes.ignored)}
                 yield cached(block, part)
             case ToolResult():
@@ -72,8 +74,25 @@ class ContentWriter:
             case Opaque("anthropic", payload):
                 yield dict(payload)
 
+    def _new_id(self, call_id: str) -> str:
+        """The id of a call. Some vendors start with `call_0` again in every answer; Anthropic
+        requires different ids in the whole conversation. (Its own are sent back unchanged.)"""
+        new = valid = _INVALID_ID_CHARACTER.sub("_", call_id)
+        number = 1
+        while new in self._used_ids and not call_id.startswith("toolu_"):
+            number += 1
+            new = f"{valid}_{number}"
+        self._used_ids.add(new)
+        self._open_ids.setdefault(call_id, []).append(new)
+        return new
+
+    def _call_id(self, call_id: str) -> str:
+        """The id of the first call with this id that has no result so far."""
+        waiting = self._open_ids.get(call_id)
+        return waiting.pop(0) if waiting else _INVALID_ID_CHARACTER.sub("_", call_id)
+
     def _result(self, result: ToolResult, where: str) -> dict[str, Any]:
-        out: dict[str, Any] = {"type": "tool_result", "tool_use_id": _valid_id(result.id)}
+        out: dict[str, Any] = {"type": "tool_result", "tool_use_id": self._call_id(result.id)}
         if all(isinstance(part, Text) for part in result.parts):
             out["content"] = "".join(part.text for part in result.parts if isinstance(part, Text))
         else:
@@ -131,7 +150,3 @@ def cached(block: dict[str, Any], part: Any) -> dict[str, Any]:
     """The block with the cache point of its part, if it has one."""
     mark = part.extra.get(NAME, {}).get("cache_control") if hasattr(part, "extra") else None
     return {**block, "cache_control": mark} if mark else block
-
-
-def _valid_id(call_id: str) -> str:
-    return _INVALID_ID_CHARACTER.sub("_", call_id)

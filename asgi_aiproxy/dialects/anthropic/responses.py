@@ -16,6 +16,7 @@ from asgi_aiproxy.dialects.anthropic import errors
 from asgi_aiproxy.messages import (
     Block,
     Citation,
+    MessageEnd,
     Opaque,
     Reasoning,
     Refusal,
@@ -133,6 +134,7 @@ def decode_citation(citation: dict[str, Any]) -> Citation:
 def encode_response(response: Response, new_id: str, model: str) -> bytes:
     """Write a whole message; `model` is the one that was requested, if the provider names none."""
     called = any(isinstance(b, ToolCall) for b in response.blocks)
+    refused = any(isinstance(b, Refusal) for b in response.blocks)
     own = response.extra.get(NAME, {})
     return _json.dumps(
         {
@@ -141,7 +143,7 @@ def encode_response(response: Response, new_id: str, model: str) -> bytes:
             "role": "assistant",
             "model": response.model or model,
             "content": [out for b in response.blocks for out in _write(b)],
-            **encode_end(response.stop, response.word, called, response.refusal, own),
+            **encode_end(response, called, refused, own),
             "usage": encode_usage(response.usage or Usage()),
             **({"conversation": response.conversation} if response.conversation else {}),
         }
@@ -149,13 +151,20 @@ def encode_response(response: Response, new_id: str, model: str) -> bytes:
 
 
 def encode_end(
-    stop: StopReason, word: str, called: bool, refusal: str, own: Mapping[str, Any]
+    ended: Response | MessageEnd, called: bool, refused: bool, own: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Write how a message ended; `own` are Anthropic's own extras of the end, if any."""
-    reason = stop_reason(stop, word, called)
+    """Write how a message ended; `own` are Anthropic's own extras of the end, if any.
+
+    `called`, `refused`: whether one of its blocks is a tool call or a refusal, which other vendors
+    have as a kind of text.
+    """
+    stop = ended.stop
+    if refused and not called and stop is StopReason.END:
+        stop = StopReason.FILTER
+    reason = stop_reason(stop, ended.word, called)
     details = own.get("stop_details")
-    if details is None and refusal and reason == "refusal":
-        details = {"type": "refusal", "category": None, "explanation": refusal}
+    if details is None and ended.refusal and reason == "refusal":
+        details = {"type": "refusal", "category": None, "explanation": ended.refusal}
     end = {"stop_reason": reason, "stop_sequence": own.get("stop_sequence")}
     return {**end, "stop_details": details} if details else end
 

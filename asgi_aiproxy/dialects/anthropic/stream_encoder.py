@@ -52,6 +52,7 @@ class Encoder:
         self._block: Block = Text()  # the current one as it began
         self._carried = False  # whether the carrier of its signature came before it
         self._called = False
+        self._refused = False
         self._start_usage: Usage | None = None
 
     def feed(self, event: Event) -> bytes:
@@ -108,7 +109,8 @@ class Encoder:
         if carried is not None:
             before = self._carrier(encode_carrier(NAME, carried, _extra(carried)))
         match event.block:
-            case Text() | Refusal():
+            case Text() | Refusal() as text:
+                self._refused = self._refused or isinstance(text, Refusal)
                 block: dict[str, Any] = {"type": "text", "text": ""}
                 field = "text"
             case Reasoning(_, {"anthropic": {"redacted": data}}):
@@ -189,7 +191,7 @@ class Encoder:
     def _end(self, event: MessageEnd) -> bytes:
         usage = event.usage if event.usage is not None else self._start_usage
         own = event.extra.get(NAME, {})
-        delta = responses.encode_end(event.stop, event.word, self._called, event.refusal, own)
+        delta = responses.encode_end(event, self._called, self._refused, own)
         counted = responses.encode_usage(usage or Usage())
         last = {"type": "message_delta", "delta": delta, "usage": counted}
         if event.conversation:

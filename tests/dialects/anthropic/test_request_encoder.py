@@ -586,3 +586,22 @@ def test_json_without_a_schema_is_requested_by_an_instruction() -> None:
     )
     assert draft.body["system"] == "A\n\nAnswer with a single JSON object and nothing else."
     assert draft.ignored == ("response_format",)
+
+
+def test_calls_that_have_the_same_id_get_different_ones_and_keep_their_results() -> None:
+    """Some vendors start with `call_0` again in every answer; Anthropic refuses repeated ids."""
+    both = [{**CALL_B, "id": "call_0"}, {**CALL_B, "id": "call_0"}]
+    messages = [
+        *HI,
+        {"role": "assistant", "tool_calls": [{**CALL_B, "id": "call_0"}]},
+        {"role": "tool", "tool_call_id": "call_0", "content": "1"},
+        {"role": "assistant", "tool_calls": both},
+        {"role": "tool", "tool_call_id": "call_0", "content": "2"},
+        {"role": "tool", "tool_call_id": "call_0", "content": "3"},
+    ]
+    blocks = [b for turn in body_of(openai(messages))["messages"] for b in turn["content"]]
+    made = [block["id"] for block in blocks if block["type"] == "tool_use"]
+    results = [b for b in blocks if b["type"] == "tool_result"]
+    assert made == ["call_0", "call_0_2", "call_0_3"]
+    assert [result["tool_use_id"] for result in results] == made
+    assert [result["content"] for result in results] == ["1", "2", "3"]

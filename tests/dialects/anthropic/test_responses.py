@@ -21,6 +21,7 @@ from asgi_aiproxy.messages import (
     Text,
     ToolCall,
     Usage,
+    unfold,
 )
 from tests.dialects.anthropic.samples import (
     PNG,
@@ -311,3 +312,16 @@ def test_model_and_usage_are_read_from_a_response_that_passes_through() -> None:
     silent = ANTHROPIC_MESSAGES.native_stream(usage_wanted=True, strict_format=True)
     silent.whole(answer([text("Hi.")]))
     assert silent.usage is None
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_refusal_of_another_vendor_ends_as_a_refusal(streamed: bool) -> None:
+    found = Response(id="x", model="m", blocks=(Refusal("No."),), stop=StopReason.END, word="stop")
+    request = Request(model="m", messages=())
+    if streamed:
+        encoder = ANTHROPIC_MESSAGES.encoder(request)
+        written = b"".join(encoder.feed(event) for event in unfold(found))
+    else:
+        written = ANTHROPIC_MESSAGES.encode_response(found, request)
+    assert b'"stop_reason":"refusal"' in written
+    assert b'"No."' in written

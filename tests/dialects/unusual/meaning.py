@@ -59,6 +59,8 @@ def finish(case: Case, face: str) -> str:
     if case.finish == "other" and face != "gemini":
         pauses = face == case.dialect == "anthropic" and "pause" in case.name
         return "other" if pauses else "tools" if case.calls else "end"
+    if face == "anthropic" and case.refusal and case.finish == "end" and not case.calls:
+        return "filter"  # its refusals are known by how they end
     return case.finish
 
 
