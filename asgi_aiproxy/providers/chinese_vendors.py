@@ -8,7 +8,7 @@ from __future__ import annotations
 from asgi_aiproxy.dialects import OPENAI_CHAT
 from asgi_aiproxy.providers import chinese_refusal_codes as codes
 from asgi_aiproxy.providers.base import Provider
-from asgi_aiproxy.providers.message_format import drop_signatures, vendor_format
+from asgi_aiproxy.providers.message_format import drop_signatures, reasoning_required, vendor_format
 from asgi_aiproxy.providers.operations import AUDIO, CHAT, EMBEDDINGS
 from asgi_aiproxy.providers.transforms import (
     add_fields,
@@ -19,6 +19,7 @@ from asgi_aiproxy.providers.transforms import (
     image_size_as,
     limit_field,
     old_role,
+    only_chat,
     only_images,
     rename_fields,
     replace_value,
@@ -65,7 +66,9 @@ MOONSHOT = Provider(
     base_url="https://api.moonshot.ai/v1",
     native_operations=CHAT,
     strict_format=False,
-    transform_request=chain(vendor_format, limit_field("temperature", 0, 1)),
+    transform_request=chain(
+        vendor_format, limit_field("temperature", 0, 1), only_chat(reasoning_required)
+    ),
 )
 # https://platform.minimax.io/docs/api-reference/text-openai-api (in China: base_url
 # https://api.minimaxi.com/v1). Thoughts are in the text, within <think>, unless `reasoning_split`

@@ -141,6 +141,35 @@ def _without_signature(call: Any) -> Any:
     return call
 
 
+def reasoning_required(draft: ProviderRequest) -> ProviderRequest:
+    """Add empty reasoning to earlier answers that have none, such as those of another vendor.
+
+    With tools, DeepSeek and Kimi refuse an answer without the member while they think; they accept
+    an empty one everywhere. https://api-docs.deepseek.com/guides/thinking_mode#tool-calls
+    """
+    messages = draft.body.get("messages")
+    if isinstance(messages, msgspec.Raw):
+        encoded = bytes(messages)
+        answers = encoded.count(b'"assistant"')
+        if b'"tool_calls"' not in encoded or encoded.count(b'"reasoning_content"') >= answers:
+            return draft
+        try:
+            messages = plain(messages)
+        except ValueError:
+            return draft  # the vendor reports the error
+    if not isinstance(messages, list):
+        return draft
+    written = [
+        {**each, "reasoning_content": ""}
+        if isinstance(each, dict)
+        and each.get("role") == "assistant"
+        and each.get("reasoning_content") is None
+        else each
+        for each in messages
+    ]
+    return msgspec.structs.replace(draft, body={**draft.body, "messages": written})
+
+
 def not_accepted(part: Part) -> None:
     """Refuse a part."""
 

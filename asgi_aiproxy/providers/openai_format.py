@@ -16,6 +16,7 @@ from asgi_aiproxy.providers.message_format import (
     MISTRAL_MESSAGES,
     drop_signatures,
     message_format,
+    reasoning_required,
     text_only,
     tool_format,
     vendor_format,
@@ -86,7 +87,7 @@ DEEPSEEK = Provider(
     base_url="https://api.deepseek.com",
     native_operations=CHAT,
     strict_format=False,
-    transform_request=vendor_format,
+    transform_request=chain(vendor_format, only_chat(reasoning_required)),
 )
 XAI = Provider(
     name="xai",

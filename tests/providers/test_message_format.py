@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from asgi_aiproxy import OpenAIShim
-from asgi_aiproxy.providers import CEREBRAS, GROQ, MISTRAL, OPENAI, Provider
+from asgi_aiproxy import AnthropicShim, OpenAIShim
+from asgi_aiproxy.providers import CEREBRAS, DEEPSEEK, GROQ, MISTRAL, MOONSHOT, OPENAI, Provider
 from tests.support import asgi_client as asgi
 from tests.support.scripted_upstream import Upstream, answers
 
@@ -44,6 +44,38 @@ async def test_reasoning_of_an_earlier_answer_is_written_as_the_vendor_has_it() 
     assert await turn(MISTRAL, **given) == {**said, "content": content}
     parts = [{"type": "text", "text": "So."}]
     assert await turn(MISTRAL, content=parts, reasoning="Hm.") == {**said, "content": content}
+
+
+@pytest.mark.parametrize("provider", [DEEPSEEK, MOONSHOT], ids=lambda provider: provider.name)
+async def test_answers_without_reasoning_get_an_empty_one_where_the_vendor_requires_it(
+    provider: Provider,
+) -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "now", "arguments": "{}"}}
+    result = {"role": "tool", "tool_call_id": "c", "content": "12:00"}
+    given = {"role": "assistant", "content": "So.", "reasoning_content": "Hm."}
+    other = {"role": "assistant", "content": None, "tool_calls": [call]}  # of another vendor
+    body, _ = await sent(provider, messages=[*HI, given, *HI, other, result], tools=[NOW])
+    assert body["messages"] == [*HI, given, *HI, {**other, "reasoning_content": ""}, result]
+    own = [*HI, given, *HI, {**other, "reasoning_content": "I call."}, result]
+    body, _ = await sent(provider, messages=own, tools=[NOW])
+    assert body["messages"] == own
+
+
+async def test_reasoning_of_a_translated_conversation_goes_back_to_its_vendor() -> None:
+    upstream = Upstream(answers())
+    app = AnthropicShim(DEEPSEEK.using("k"), transport=upstream.transport)
+    use = {"type": "tool_use", "id": "c", "name": "now", "input": {}}
+    thought = {"type": "thinking", "thinking": "Hm.", "signature": ""}
+    result = {"type": "tool_result", "tool_use_id": "c", "content": "12:00"}
+    messages = [
+        *HI,
+        {"role": "assistant", "content": [thought, use]},
+        {"role": "user", "content": [result]},
+    ]
+    tool = {"name": "now", "input_schema": {"type": "object"}}
+    body = {"model": "m", "max_tokens": 9, "messages": messages, "tools": [tool]}
+    await asgi.request(app, "POST", "/v1/messages", body)
+    assert upstream.bodies[0]["messages"][1]["reasoning_content"] == "Hm."
 
 
 async def test_answers_of_openai_go_back_to_openai_as_they_were() -> None:

@@ -43,6 +43,12 @@ def reasoning_details(text: str, extra: Extra) -> list[dict[str, Any]]:
     return []
 
 
+def is_signed(extra: Extra) -> bool:
+    """Whether a vendor signed or encrypted the reasoning, for itself."""
+    own = {**extra.get("anthropic", {}), **extra.get("gemini", {}), **extra.get(RESPONSES, {})}
+    return not own.keys().isdisjoint(("signature", "redacted", "encrypted_content"))
+
+
 def signature_details(block: Opaque) -> list[dict[str, Any]]:
     """The `reasoning_details` of a part of Gemini's that holds only a signature."""
     match block:

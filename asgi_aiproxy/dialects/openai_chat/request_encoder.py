@@ -11,12 +11,14 @@ from typing import Any
 from asgi_aiproxy.dialects import _parsing
 from asgi_aiproxy.dialects._unsupported import unsupported_fields
 from asgi_aiproxy.dialects.base import ProviderRequest
+from asgi_aiproxy.dialects.openai_chat.reasoning import is_signed
 from asgi_aiproxy.errors import invalid
 from asgi_aiproxy.messages import (
     Media,
     Message,
     Output,
     Part,
+    Reasoning,
     Refusal,
     Request,
     Text,
@@ -73,7 +75,8 @@ def _effort(budget: int | None) -> str | None:
 def _write_message(message: Message) -> Iterator[dict[str, Any]]:
     name = {"name": message.name} if message.name else {}
     if message.role == "assistant":
-        yield {"role": "assistant", **_write_assistant(message.parts), **name}
+        if answer := _write_assistant(message.parts):
+            yield {"role": "assistant", **answer, **name}
         return
     results = [p for p in message.parts if isinstance(p, ToolResult)]
     rest = [p for p in message.parts if not isinstance(p, ToolResult)]
@@ -93,11 +96,21 @@ def _write_message(message: Message) -> Iterator[dict[str, Any]]:
 
 
 def _write_assistant(parts: tuple[Part, ...]) -> dict[str, Any]:
+    """An earlier answer; empty if it has no text, refusal or call, as vendors refuse such messages.
+
+    Its reasoning is included unless another vendor signed it: DeepSeek, Kimi and others require
+    theirs. Providers that refuse the member remove it (`providers/message_format.py`).
+    """
     out: dict[str, Any] = {}
     text = "".join(p.text for p in parts if isinstance(p, Text))
     refusal = "".join(p.text for p in parts if isinstance(p, Refusal))
     calls = [p for p in parts if isinstance(p, ToolCall)]
+    if not text and not refusal and not calls:
+        return out
     out["content"] = text or None
+    thoughts = (p.text for p in parts if isinstance(p, Reasoning) and not is_signed(p.extra))
+    if thought := "".join(thoughts):
+        out["reasoning_content"] = thought
     if refusal:
         out["refusal"] = refusal
     if calls:
@@ -109,8 +122,6 @@ def _write_assistant(parts: tuple[Part, ...]) -> dict[str, Any]:
             }
             for call in calls
         ]
-    elif not text and not refusal:
-        out["content"] = ""
     return out
 
 

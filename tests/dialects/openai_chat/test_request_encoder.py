@@ -73,7 +73,6 @@ from tests.support.dialect_requests import HI, decode_client_request, written
                 {"role": "tool", "tool_call_id": "b", "content": "y"},
                 {"role": "assistant", "content": "Well.", "name": "ann"},
                 {"role": "assistant", "content": None, "refusal": "No."},
-                {"role": "assistant", "content": ""},
             ]
         },
         {
@@ -239,3 +238,37 @@ def test_a_schema_without_a_name_gets_one() -> None:
     request = Request(model="m", messages=(), output=Output(schema=SCHEMA))
     named = openai_body(request)["response_format"]["json_schema"]
     assert named == {"name": "answer", "schema": SCHEMA}
+
+
+HI = Message("user", (Text("Hi"),))
+
+
+def answer_of(*parts: Any) -> dict[str, Any]:
+    request = Request(model="m", messages=(HI, Message("assistant", parts)))
+    answer: dict[str, Any] = openai_body(request)["messages"][1]
+    return answer
+
+
+def test_reasoning_goes_back_to_the_vendor_that_wrote_it() -> None:
+    """DeepSeek, Kimi and others require it; it has no signature. Signed reasoning is another's."""
+    parts = (Reasoning("Hm."), Text("So."))
+    assert answer_of(*parts) == {"role": "assistant", "content": "So.", "reasoning_content": "Hm."}
+    extras: tuple[Any, ...] = (
+        {"anthropic": {"signature": "s"}},
+        {"anthropic": {"redacted": "r"}},
+        {"gemini": {"signature": "s"}},
+        {"openai_responses": {"id": "rs_1", "encrypted_content": "e"}},
+    )
+    for extra in extras:
+        signed = (Reasoning("Theirs.", extra), Text("So."))
+        assert answer_of(*signed) == {"role": "assistant", "content": "So."}
+    unsigned = Reasoning("Hm.", {"openai_responses": {"id": "rs_1"}})
+    assert answer_of(unsigned, Text("So."))["reasoning_content"] == "Hm."
+
+
+def test_an_answer_without_content_is_left_out() -> None:
+    """Vendors refuse it; Anthropic's clients send back answers that are only thinking."""
+    for part in (Text(""), Reasoning("Hm.", {"anthropic": {"signature": "s"}}), Reasoning("Hm.")):
+        messages = (HI, Message("assistant", (part,)), HI)
+        body = openai_body(Request(model="m", messages=messages))
+        assert [message["role"] for message in body["messages"]] == ["user", "user"]
