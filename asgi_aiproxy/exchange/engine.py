@@ -67,7 +67,7 @@ from asgi_aiproxy.keys import Key, NoKeyError
 from asgi_aiproxy.messages import Request, Response, Usage, unfold
 from asgi_aiproxy.providers.base import Target
 from asgi_aiproxy.translate import Translator
-from asgi_aiproxy.upstream.base import UpstreamResponse, end_check, header
+from asgi_aiproxy.upstream.base import UpstreamResponse, end_check, header, read_end
 from asgi_aiproxy.usage.record import UsageRecord
 
 logger = logging.getLogger("asgi_aiproxy")
@@ -402,8 +402,11 @@ class Exchange:
                         except OSError as error:
                             raise ClientGoneError("The client disconnected.") from error
                         monitor.client_write_finished()
-                    if translator.ended:  # some providers leave the connection open
+                    if translator.ended:
+                        out = b""
                         monitor.shorten_timeout(_STREAM_END_TIMEOUT_SECONDS)
+                        await read_end(response)
+                        break
                     data = await read()
                     monitor.upstream_progressed()
                     if not data:

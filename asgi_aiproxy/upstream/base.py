@@ -160,6 +160,20 @@ def _unknown() -> bool:
     return False
 
 
+_MAX_AFTER_END = 64 * 1024
+
+
+async def read_end(answer: UpstreamResponse) -> None:
+    """Read what follows the last event of a stream, so that the connection can be used again.
+
+    Some providers leave the connection open, and some keep sending: nothing of that is passed on.
+    After 64 KB the rest is left, which closes the connection; the caller limits the time.
+    """
+    left = _MAX_AFTER_END
+    while left > 0 and (data := await answer.read()):
+        left -= len(data)
+
+
 def repeatable(request: UpstreamRequest) -> bool:
     """Return whether a request may be sent again: it is idempotent, and its body is not a
     stream.

@@ -319,6 +319,25 @@ async def test_errors_after_the_end_marker_are_ignored(provider: Provider, after
     assert (await pool.status())[0].in_flight == 0
 
 
+@pytest.mark.parametrize(
+    "after",
+    [[0.2, b": waiting\n\n"] * 500, [b": junk\n\n" * 1000] * 1000],
+    ids=["slowly", "as fast as it can"],
+)
+@pytest.mark.parametrize("provider", [OPENAI, GROQ, ANTHROPIC], ids=lambda row: row.name)
+async def test_a_provider_that_keeps_sending_after_the_last_event_is_left(
+    provider: Provider, after: list[Any]
+) -> None:
+    said = chat_stream("Hel", "lo") if provider is not ANTHROPIC else claude_stream("Hel", "lo")
+    upstream = Upstream(streams(*said, *after))
+    app, sink = shim(upstream, provider.using("sk-1"))
+    async with asyncio.timeout(60):
+        answer = await asgi.chat(app, stream=True)
+    assert answer.body.endswith(b"data: [DONE]\n\n")
+    await settled(app)
+    assert [record.outcome for record in sink.records] == ["done"]
+
+
 def claude_stream(*texts: str) -> list[bytes]:
     deltas = [{"type": "text_delta", "text": text} for text in texts]
     return sse(
