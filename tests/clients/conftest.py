@@ -22,6 +22,7 @@ from asgi_aiproxy.middleware import static_tokens
 from asgi_aiproxy.providers import ANTHROPIC, GEMINI, OPENAI
 from asgi_aiproxy.shim import AIShim
 from asgi_aiproxy.testing import MockProvider, serve_in_thread
+from asgi_aiproxy.usage.recorder import _SinkQueue
 from tests.support.socket_server import PATIENCE
 
 TOKEN = "team-token"
@@ -57,8 +58,9 @@ class World:
     def reset(self) -> None:
         """Forget all requests and records, after waiting for pending records."""
         end = time.monotonic() + PATIENCE
-        for recorder in [shim._recorder for shim in self.shims]:
-            while recorder._waiting or not (recorder._task is None or recorder._task.done()):
+        for queue in [queue for shim in self.shims for queue in shim._recorder._queues]:
+            assert isinstance(queue, _SinkQueue)
+            while queue._waiting or not (queue._task is None or queue._task.done()):
                 assert time.monotonic() < end
                 time.sleep(0.001)
         self.mock.reset()
