@@ -49,6 +49,30 @@ async def test_line_headers_and_body_arrive_as_they_were_given(transport: Transp
     assert given == ["x-one", "x-two", "x-two"]
 
 
+@pytest.mark.parametrize("length", [10, 5000])
+async def test_calls_with_the_same_headers_arrive_with_their_own_bodies_and_keys(
+    transport: Transport, length: int
+) -> None:
+    requests: list[Request] = []
+
+    async def handler(line: Line) -> None:
+        while True:
+            requests.append(await line.request())
+            await line.answer()
+
+    calls = [("a", b"{}"), ("a", b'{"model":"m"}'), ("b", b"{}"), ("a", b'{"model":"n"}')]
+    async with Wire(handler) as wire:
+        for key, body in calls:
+            headers = (("x-long", "x" * length), ("authorization", f"Bearer {key}"))
+            answer = await transport.send(post(wire.url + "/v1/x", body, headers=headers))
+            assert await rest(answer) == b"{}"
+            await answer.aclose()
+    assert [(each.all("authorization"), each.body) for each in requests] == [
+        ([f"Bearer {key}"], body) for key, body in calls
+    ]
+    assert [each.all("content-length") for each in requests] == [[str(len(b))] for _, b in calls]
+
+
 async def test_header_names_are_sent_in_lower_case(kind: Kind) -> None:
     if kind.library == "httpx":
         pytest.skip("httpx spells those that it adds itself with capitals")
