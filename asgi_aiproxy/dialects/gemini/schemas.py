@@ -193,7 +193,7 @@ def normal(value: Any) -> dict[str, Any]:
 
 
 def _as_list(where: dict[str, Any], name: str) -> None:
-    if isinstance(where.get(name), dict):
+    if isinstance(where.get(name), dict) and where[name]:
         where[name] = [where[name]]
 
 
