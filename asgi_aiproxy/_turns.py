@@ -238,6 +238,9 @@ class _Stepped(Generic[T]):
             if turn is not None:
                 try:
                     yield from turn
+                except GeneratorExit:  # there are no more turns
+                    coroutine.close()
+                    raise
                 except BaseException as thrown:
                     error = thrown
             began = clock()
@@ -259,5 +262,8 @@ class _Stepped(Generic[T]):
             if awaited is not None or turn is None:
                 try:
                     yield awaited
+                except GeneratorExit:  # there are no more turns
+                    coroutine.close()
+                    raise
                 except BaseException as thrown:
                     error = thrown

@@ -156,7 +156,12 @@ class BatchHandler(logging.StreamHandler[TextIO]):
         try:
             lines, self._lines = self._lines, []
             if lines:
-                self.stream.write(self.terminator.join([*lines, ""]))
+                text = self.terminator.join([*lines, ""])
+                try:
+                    self.stream.write(text)
+                except UnicodeEncodeError:  # because of one line, of which the others are not lost
+                    encoding = self.stream.encoding
+                    self.stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
             super().flush()
         finally:
             self.release()

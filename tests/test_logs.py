@@ -172,3 +172,17 @@ async def test_a_stream_that_fails_does_not_stop_the_log(
     await log_usage(UsageRecord(id="2"))
     await waiting.until(lambda: stream.lines)
     assert stream.lines[0]["usage"]["id"] == "2"
+
+
+def test_a_line_that_cannot_be_encoded_costs_none_of_the_others() -> None:
+    raw = io.BytesIO()
+    handler = BatchHandler(io.TextIOWrapper(raw, encoding="utf-8"))
+    handler.setFormatter(logging.Formatter("%(message)s"))
+
+    async def logged_together() -> None:
+        for text in ("first", "a lone \ud800", "last \u00e9"):
+            handler.handle(logging.makeLogRecord({"levelno": logging.INFO, "msg": text}))
+
+    asyncio.run(logged_together())
+    handler.close()
+    assert raw.getvalue().decode().splitlines() == ["first", "a lone \\ud800", "last \u00e9"]

@@ -143,6 +143,27 @@ async def test_a_cancelled_coroutine_cleans_up_and_the_others_go_on(kind: type[L
 
 
 @pytest.mark.parametrize("kind", [BackgroundTurns, FairTurns])
+async def test_a_coroutine_that_is_closed_has_no_more_turns(kind: type[LoopTurns]) -> None:
+    turns = kind()
+    ends: list[str] = []
+
+    async def endless() -> None:
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            ends.append("closed")
+
+    closed = turns.run(endless())
+    for _ in range(2):  # it waits for its first turn, or for the future
+        closed.send(None)
+        if kind is FairTurns:
+            break
+        await asyncio.sleep(0.02)
+    closed.close()
+    assert ends == ["closed"]
+
+
+@pytest.mark.parametrize("kind", [BackgroundTurns, FairTurns])
 async def test_time_limits_and_errors_work_as_in_any_task(kind: type[LoopTurns]) -> None:
     turns = kind()
 

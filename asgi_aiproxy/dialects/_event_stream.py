@@ -101,7 +101,8 @@ class EventStreamFramer:
 
     def _messages(self, data: bytes, found: list[bytes]) -> int:
         """Add the JSON texts of whole messages to `found`; return where the rest begins."""
-        at, size, bare, lead_size = 0, len(data), self._bare, self._lead_size
+        at, size, limit = 0, len(data), self._limit
+        bare, lead_size = self._bare, self._lead_size
         while size - at >= _PRELUDE_BYTES:
             lead = _known_lead(data[at : at + lead_size])
             if lead is None:
@@ -110,7 +111,7 @@ class EventStreamFramer:
                     return at
                 lead_size = self._lead_size
             total, read, checksum, before, after = lead
-            if at + total > size:
+            if at + total > size or total > limit:
                 self._wait(total)
                 return at
             payload, expected = read(data, at)

@@ -178,7 +178,7 @@ class LoadShedder(Middleware):
         self.on_refused: Callable[[str, str], None] | None = None
         self._shedding = False
         self._turns = FairTurns()
-        self._measuring = False
+        self._measured: asyncio.AbstractEventLoop | None = None  # that will run a measurement
 
     @property
     def status(self) -> LoadStatus:
@@ -197,8 +197,9 @@ class LoadShedder(Middleware):
         if self._refuses(scope, declared):
             await self._turns.run(send_error_for(scope, receive, send, self._refusal()))
             return
-        if not self._measuring:
-            self._measure_soon(asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
+        if self._measured is not loop:
+            self._measure_soon(loop)
         body = _HeldBody(self, receive, declared) if self._max_held is not None else None
         receive = receive if body is None else body.receive
         self._in_flight += 1
@@ -245,7 +246,7 @@ class LoadShedder(Middleware):
     # the lag
 
     def _measure_soon(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._measuring = True
+        self._measured = loop
         loop.call_later(_INTERVAL, self._measure, loop, perf_counter() + _INTERVAL)
 
     def _measure(self, loop: asyncio.AbstractEventLoop, due: float) -> None:
@@ -255,7 +256,7 @@ class LoadShedder(Middleware):
         )
 
     def _observe(self, loop: asyncio.AbstractEventLoop, lag: float) -> None:
-        self._measuring = False
+        self._measured = None
         self._limit.observe(lag, self._in_flight)
         shedding = self._limit.admits(self._in_flight, 0) is False
         if shedding is not self._shedding:

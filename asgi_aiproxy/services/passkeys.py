@@ -44,6 +44,7 @@ from asgi_aiproxy.services.attempts import (
 from asgi_aiproxy.services.base import Actor
 from asgi_aiproxy.services.users import UserService
 
+_DEFAULT_PORTS = {"https": 443, "http": 80}
 _MAX_PASSKEYS = 10
 _MAX_NAME = 50  # characters
 _MAX_RESPONSE = 64 * 1024  # characters
@@ -85,7 +86,7 @@ class Passkeys:
             raise ConfigurationError(
                 "Passkeys require: pip install 'asgi-aiproxy[passkeys]'"
             ) from error
-        self._site, self._origin = _site_of(url)
+        self._site, self._origin, path = _site_of(url)
         self._library: Any = webauthn
         # Of a response that is damaged or not genuine, in any part of it.
         self._failures = (
@@ -98,7 +99,7 @@ class Passkeys:
         self._service = service
         self._users = service.users
         self._name = name
-        self._tag = hashlib.sha256(url.rstrip("/").encode()).hexdigest()[:16]
+        self._tag = hashlib.sha256(f"{self._origin}{path}".encode()).hexdigest()[:16]
         self._clock = clock
 
     # add and remove
@@ -251,17 +252,26 @@ class Passkeys:
         return str(self._library.helpers.bytes_to_base64url(data))
 
 
-def _site_of(url: str) -> tuple[str, str]:
-    """Return the site (relying party id) and the origin of a URL. Raises ConfigurationError."""
+def _site_of(url: str) -> tuple[str, str, str]:
+    """Return the site (relying party id) and the origin of a URL, as browsers write them, and its
+    path. Raises ConfigurationError.
+    """
     parts = urlsplit(url)
-    host = parts.hostname or ""
+    host = parts.hostname or ""  # in lower case
     secure = parts.scheme == "https" or (parts.scheme == "http" and host == "localhost")
-    if not secure or not host or _is_address(host):
+    port: int | None = None
+    try:
+        port = parts.port
+    except ValueError:
+        secure = False
+    if not secure or not host or not host.isascii() or _is_address(host):
         raise ConfigurationError(
-            "Passkeys: url must be that of the console, with https:// and a host name "
+            "Passkeys: url must be that of the console, with https:// and a host name in ASCII "
             f"(http:// for localhost only), got {url!r}."
         )
-    return host, f"{parts.scheme}://{parts.netloc}"
+    implied = port in (None, _DEFAULT_PORTS[parts.scheme])
+    origin = f"{parts.scheme}://{host}" if implied else f"{parts.scheme}://{host}:{port}"
+    return host, origin, parts.path.rstrip("/")
 
 
 def _is_address(host: str) -> bool:

@@ -13,7 +13,7 @@ import pytest
 from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.services.base import CODE
 from asgi_aiproxy.services.passkeys import Passkeys
-from asgi_aiproxy.services.users import UserEdit, UserService
+from asgi_aiproxy.services.users import UserEdit, UserNew, UserService
 from asgi_aiproxy.stores import MemoryStore, Store
 from tests.admin.conftest import store
 from tests.console.support import HTML, ORIGIN, Answer, Browser
@@ -268,11 +268,41 @@ async def test_a_passkey_has_a_name_and_an_account_at_most_ten(device: Authentic
 
 
 @pytest.mark.parametrize(
-    "url", ["", "/console", "http://ai.example.com", "https://192.0.2.1/c", "http://127.0.0.1/c"]
+    "url",
+    [
+        *("", "/console", "http://ai.example.com", "https://192.0.2.1/c", "http://127.0.0.1/c"),
+        *("https://b\u00fccher.example", "https://ai.example.com:port"),
+    ],
 )
 def test_passkeys_need_the_url_of_a_host_with_tls(url: str) -> None:
     with pytest.raises(ConfigurationError, match="Passkeys: url"):
         Passkeys(UserService(MemoryStore()), url=url)
+
+
+@pytest.mark.parametrize(
+    ("url", "origin"),
+    [
+        ("https://AI.Example.com/console", "https://ai.example.com"),
+        ("https://ai.example.com:443/console/", "https://ai.example.com"),
+        ("https://name@ai.example.com", "https://ai.example.com"),
+        ("https://ai.example.com:8443", "https://ai.example.com:8443"),
+        ("http://localhost:80", "http://localhost"),
+        ("http://localhost:8000/c", "http://localhost:8000"),
+    ],
+)
+async def test_the_url_is_understood_as_by_browsers(
+    url: str, origin: str, device: Authenticator
+) -> None:
+    service = UserService(MemoryStore())
+    await service.create(UserNew(username="ada"))
+    user = await service.users.by_name("ada")
+    assert user is not None
+    passkeys = Passkeys(service, url=url)
+    begun = passkeys.registration(user, "laptop")
+    device.origin = origin
+    made = device.create(json.loads(begun.options))
+    added = await passkeys.add(user, begun.challenge, made, "laptop", CODE)
+    assert [each.name for each in added.passkeys] == ["laptop"]
 
 
 async def test_without_passkeys_there_are_no_pages_for_them() -> None:

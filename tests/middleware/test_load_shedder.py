@@ -194,6 +194,34 @@ async def test_a_loop_that_is_late_lowers_the_limit_and_a_quick_one_raises_it_ag
     assert {answer.status for answer in await asyncio.gather(*tasks, more)} == {200}
 
 
+def test_the_lag_of_another_event_loop_is_measured_after_the_first_one_was_closed() -> None:
+    served: list[Held] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await served[-1](scope, receive, send)
+
+    shedder = LoadShedder(app, max_lag=0.01, max_in_flight=100)
+
+    async def one_call() -> None:
+        served.append(Held())
+        served[-1].end.set()
+        assert (await post(shedder)).status == 200
+
+    async def a_late_loop() -> None:
+        served.append(Held())
+        tasks = [asyncio.ensure_future(post(shedder)) for _ in range(10)]
+        await served[-1].reaches(10)
+        async with asyncio.timeout(30):
+            while shedder.status.limit >= 8:
+                time.sleep(0.1)  # noqa: ASYNC251
+                await asyncio.sleep(0.001)
+        served[-1].end.set()
+        await asyncio.gather(*tasks)
+
+    asyncio.run(one_call())
+    asyncio.run(a_late_loop())
+
+
 async def test_requests_that_are_ready_at_the_same_time_leave_turns_to_the_host() -> None:
     ready = asyncio.Event()
     turns_of_host = 0
@@ -224,7 +252,7 @@ async def test_an_idle_app_measures_nothing() -> None:
     app = LoadShedder(held)
     assert (await post(app)).status == 200
     async with asyncio.timeout(30):
-        while app._measuring:
+        while app._measured is not None:
             await asyncio.sleep(0.01)
 
 

@@ -105,8 +105,13 @@ async def test_a_stream_from_bedrock_is_anthropics_event_by_event(size: int) -> 
             b"event: content_block_delta\n"
             b'data: {"type":"content_block_delta",\ndata: "index":0}\n\n',
         ),
+        (
+            b'{"type":"content_block_delta",\r"index":0}',
+            b"event: content_block_delta\n"
+            b'data: {"type":"content_block_delta",\ndata: "index":0}\n\n',
+        ),
     ],
-    ids=["last", "first", "two lines", "none", "number", "delta", "delta in two lines"],
+    ids=["last", "first", "two lines", "none", "number", "delta", "delta in two lines", "with CR"],
 )
 def test_every_form_of_an_event_is_framed_with_its_type(inner: bytes, framed: bytes) -> None:
     reframer = HOSTED_ANTHROPIC.reframer("application/vnd.amazon.eventstream")

@@ -131,7 +131,9 @@ class ChunkReframer:
     def feed(self, data: bytes) -> bytes:
         """The event stream of the events that `data` completes. Raises APIError."""
         events = self._framer.feed(data)
-        if b"".join(events).find(b"\n") >= 0:  # JSON may have line breaks between its members
+        joined = b"".join(events)
+        # JSON may have line ends between its members.
+        if joined.find(b"\n") >= 0 or joined.find(b"\r") >= 0:
             return b"".join(map(_frame, events))
         others = [at for at, event in enumerate(events) if not event.startswith(_DELTA)]
         out, start = [], 0

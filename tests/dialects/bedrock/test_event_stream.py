@@ -12,6 +12,7 @@ from hypothesis import given, settings, strategies as st
 from asgi_aiproxy.dialects import BEDROCK_CONVERSE, OPENAI_CHAT
 from asgi_aiproxy.dialects._event_stream import EventStreamFramer
 from asgi_aiproxy.errors import APIError, ErrorKind
+from asgi_aiproxy.framing import MAX_FRAME
 from asgi_aiproxy.messages import Request
 from asgi_aiproxy.translate import StreamTranslator
 from tests.support.event_stream import event, message, sealed
@@ -29,9 +30,9 @@ PIECES = [
 REQUEST = Request(model="m", messages=(), stream=True)
 
 
-def read(data: bytes, size: int) -> tuple[list[bytes], APIError | None]:
+def read(data: bytes, size: int, limit: int = MAX_FRAME) -> tuple[list[bytes], APIError | None]:
     """The pieces of a stream that arrives in parts of `size` bytes, and how it failed."""
-    framer = EventStreamFramer()
+    framer = EventStreamFramer(limit)
     found: list[bytes] = []
     try:
         for start in range(0, len(data), size):
@@ -62,6 +63,15 @@ def test_a_stream_is_the_same_wherever_it_is_cut(cuts: list[int]) -> None:
 def test_a_stream_that_arrives_byte_by_byte_is_the_same() -> None:
     parts = [STREAM[at : at + 1] for at in range(len(STREAM))]
     assert cut(EventStreamFramer(), parts) == PIECES
+
+
+@pytest.mark.parametrize("size", [1, 7, len(STREAM)])
+def test_the_largest_size_of_an_event_holds_however_it_arrives(size: int) -> None:
+    large = event("contentBlockDelta", {"delta": {"text": "l" * 100}})
+    found, error = read(DELTA + large, size, limit=len(large) - 1)
+    assert found == [PIECES[1]]
+    assert error is not None
+    assert "larger than" in error.message
 
 
 NAMES = st.text(st.characters(min_codepoint=97, max_codepoint=122), min_size=1, max_size=20)
