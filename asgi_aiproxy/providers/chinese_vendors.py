@@ -129,9 +129,13 @@ QIANFAN = Provider(
     transform_request=vendor_format,
 )
 # https://cloud.tencent.com/document/product/1729/111007 (Hunyuan; its own members, such as
-# `enable_enhancement`, are sent as they are).
+# `enable_enhancement`, are sent as they are). Newer models are at TokenHub, which has keys of its
+# own: https://www.tencentcloud.com/document/product/1300/79733 (base_url
+# https://tokenhub.tencentmaas.com/v1; outside of China
+# https://tokenhub-intl.tencentcloudmaas.com/v1).
 HUNYUAN = Provider(
     name="hunyuan",
+    refusals=codes.HUNYUAN,
     dialect=OPENAI_CHAT,
     base_url="https://api.hunyuan.cloud.tencent.com/v1",
     native_operations=CHAT | EMBEDDINGS,
@@ -150,16 +154,18 @@ STEPFUN = Provider(
     transform_request=vendor_format,
 )
 # https://www.xfyun.cn/doc/spark/HTTP%E8%B0%83%E7%94%A8%E6%96%87%E6%A1%A3.html (iFlytek's Spark). A
-# key is the `APIPassword` of one model. The X1 models have another address, which ends with /v2.
+# key is the `APIPassword` of one model. X1.5 has an address that ends with /v2, X2 one with /x2.
 SPARK = Provider(
     name="spark",
+    refusals=codes.SPARK,
     dialect=OPENAI_CHAT,
     base_url="https://spark-api-open.xf-yun.com/v1",
     native_operations=CHAT,
     strict_format=False,
     transform_request=vendor_format,
 )
-# https://platform.baichuan-ai.com/docs/api
+# https://platform.baichuan-ai.com/docs/api could not be read: the address is as in one-api
+# (`relay/channeltype/url.go`) and other gateways. Its error codes are not known.
 BAICHUAN = Provider(
     name="baichuan",
     dialect=OPENAI_CHAT,
@@ -168,7 +174,9 @@ BAICHUAN = Provider(
     strict_format=False,
     transform_request=vendor_format,
 )
-# https://platform.lingyiwanwu.com/docs (01.AI, the models named Yi).
+# 01.AI, the models named Yi, for customers in China. No documentation was found: the address is as
+# in one-api (`relay/channeltype/url.go`) and other gateways. Some clients removed it in 2025 for
+# want of new models (aichat, pull request 1327); whether it is still served is not known.
 LINGYIWANWU = Provider(
     name="lingyiwanwu",
     dialect=OPENAI_CHAT,

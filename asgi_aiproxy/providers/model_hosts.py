@@ -33,7 +33,7 @@ NVIDIA = Provider(
     strict_format=False,
     transform_request=vendor_format,
 )
-# https://docs.sambanova.ai/docs/en/api-reference/overview
+# https://docs.sambanova.ai/docs/en/api-reference/overview. 410: the model was removed.
 SAMBANOVA = Provider(
     name="sambanova",
     refusals=refusal_codes.SAMBANOVA,
@@ -95,7 +95,8 @@ BASETEN = Provider(
     strict_format=False,
     transform_request=vendor_format,
 )
-# https://docs.hyperbolic.xyz/docs/rest-api
+# https://docs.hyperbolic.ai/inference/text-apis. Limits are an account's, some models have their
+# own: https://docs.hyperbolic.ai/inference/performance-limits
 HYPERBOLIC = Provider(
     name="hyperbolic",
     dialect=OPENAI_CHAT,
@@ -105,7 +106,8 @@ HYPERBOLIC = Provider(
     transform_request=vendor_format,
 )
 # https://vercel.com/docs/ai-gateway/sdks-and-apis/openai-chat-completions: a gateway in front of
-# other vendors; models are `creator/name`.
+# other vendors; models are `creator/name`. Free credits have limits for each model:
+# https://vercel.com/docs/ai-gateway/rate-limits
 VERCEL = Provider(
     name="vercel",
     refusals=refusal_codes.VERCEL,

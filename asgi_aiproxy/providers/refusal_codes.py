@@ -22,6 +22,10 @@ OPENAI: Refusals = {
     "credit_balance_exhausted": RefusalScope.ACCOUNT,
     "billing_hard_limit_reached": RefusalScope.ACCOUNT,
     "billing_not_active": RefusalScope.ACCOUNT,
+    # https://help.openai.com/en/articles/5955604
+    "organization_usage_limit_exceeded": RefusalScope.ACCOUNT,
+    "organization_spend_limit_exceeded": RefusalScope.ACCOUNT,
+    "project_spend_limit_exceeded": RefusalScope.KEY,
     "account_deactivated": RefusalScope.ACCOUNT,
     "access_terminated": RefusalScope.ACCOUNT,
     "insufficient_balance": RefusalScope.ACCOUNT,
@@ -105,9 +109,14 @@ GROQ: Refusals = {
     "424": RefusalScope.VENDOR,
 }
 
-# https://openrouter.ai/docs/api/reference/errors-and-debugging
+# https://openrouter.ai/docs/api/reference/errors-and-debugging: the limit that a 402 or a 403
+# is about is in `metadata.limit_source`.
 OPENROUTER: Refusals = {
     **OPENAI,
+    "openrouter_key_limit": RefusalScope.KEY,
+    "openrouter_guardrail_budget": RefusalScope.KEY,
+    "openrouter_workspace_budget": RefusalScope.ACCOUNT,
+    "openrouter_credits": RefusalScope.ACCOUNT,
     "402": RefusalScope.ACCOUNT,
     "403 moderation": RefusalScope.REQUEST,
 }
@@ -120,14 +129,15 @@ DEEPSEEK: Refusals = {
     "authentication_error": RefusalScope.KEY,
 }
 
-# https://docs.x.ai/docs/key-information/debugging. (An invalid key is a 400 like any other.)
+# https://docs.x.ai/developers/debugging. (An invalid key is a 400 like any other.)
 XAI: Refusals = {
     **OPENAI,
     "unauthenticated": RefusalScope.KEY,
     "resource-exhausted": RefusalScope.MODEL,
 }
 
-# https://docs.mistral.ai/api: errors are {"object": "error", "message", "type", "param", "code"}.
+# https://docs.mistral.ai/resources/error-glossary: errors are
+# {"object": "error", "message", "type", "param", "code"}. (Codes that are numbers are not listed.)
 MISTRAL: Refusals = {
     **OPENAI,
     "rate_limited": RefusalScope.MODEL,
@@ -136,6 +146,9 @@ MISTRAL: Refusals = {
     "3505": RefusalScope.VENDOR,
     "invalid_model": RefusalScope.MODEL,
     "1500": RefusalScope.MODEL,
+    "unknown_model": RefusalScope.MODEL,
+    "authentication_error": RefusalScope.KEY,
+    "rate_limit_error": RefusalScope.MODEL,
 }
 
 # https://docs.together.ai/docs/error-codes: 402: the spending limit, 403: the prompt is too
@@ -148,14 +161,16 @@ TOGETHER: Refusals = {
     "model_not_available": RefusalScope.MODEL,
 }
 
-# https://docs.fireworks.ai/guides/inference-error-codes: 412: the account is suspended.
+# https://docs.fireworks.ai/guides/inference-error-codes: 403: an invalid key, 404: no such model or
+# no permission for it, 412: the account is suspended.
 FIREWORKS: Refusals = {
     **OPENAI,
     "412 PRECONDITION_FAILED": RefusalScope.ACCOUNT,
     "412": RefusalScope.ACCOUNT,
     "402": RefusalScope.ACCOUNT,
     "UNAUTHORIZED": RefusalScope.KEY,
-    "404 NOT_FOUND": RefusalScope.MODEL,
+    "403": RefusalScope.KEY,
+    "404": RefusalScope.MODEL,
 }
 
 # https://docs.perplexity.ai: as OpenAI's, with numeric codes.
@@ -237,16 +252,23 @@ GITHUB: Refusals = {
     "no_access": RefusalScope.MODEL,
 }
 
-# https://docs.sambanova.ai/docs/en/api-reference/errors: 402: no credits.
-SAMBANOVA: Refusals = {**OPENAI, "402": RefusalScope.ACCOUNT, "404": RefusalScope.MODEL}
+# https://docs.sambanova.ai/docs/en/api-reference/using-the-api/api-error-codes: 410: the model was
+# removed.
+SAMBANOVA: Refusals = {
+    **OPENAI,
+    "invalid_authentication": RefusalScope.KEY,
+    "410": RefusalScope.MODEL,
+}
 
 # https://deepinfra.com/docs/openai_api: 402: no balance; 404: no such model.
 DEEPINFRA: Refusals = {**OPENAI, "402": RefusalScope.ACCOUNT, "404": RefusalScope.MODEL}
 
-# https://novita.ai/docs/api-reference/basic-error-code: words in `reason`.
+# https://novita.ai/docs/api-reference/basic-error-code (words in `reason`) and
+# https://novita.ai/docs/guides/error: a 403 is about the key, the balance or the model.
 NOVITA: Refusals = {
     **OPENAI,
-    "402": RefusalScope.ACCOUNT,
+    "model_access_denied": RefusalScope.MODEL,
+    "ACCESS_DENY": RefusalScope.MODEL,
     "INVALID_API_KEY": RefusalScope.KEY,
     "FAILED_TO_AUTH": RefusalScope.KEY,
     "NOT_ENOUGH_BALANCE": RefusalScope.ACCOUNT,
@@ -256,14 +278,15 @@ NOVITA: Refusals = {
     "SERVICE_NOT_AVAILABLE": RefusalScope.VENDOR,
 }
 
-# https://featherless.ai/docs/error-codes: 403: a model whose licence was not accepted. Its limit is
-# the number of concurrent requests of an account.
+# https://featherless.ai/docs/api-reference-error-codes: 403: a model whose licence was not
+# accepted. Its limit is the number of concurrent requests of an account, see
+# https://featherless.ai/docs/concurrency-limits.
 FEATHERLESS: Refusals = {**OPENAI, "403": RefusalScope.MODEL, "429": RefusalScope.KEY}
 
-# https://docs.baseten.co/inference/model-apis/overview: 403: an invalid key.
+# https://docs.baseten.co/inference/errors: 401 and 403: an invalid key, 402: the account's billing.
 BASETEN: Refusals = {**OPENAI, "403": RefusalScope.KEY}
 
-# https://vercel.com/docs/ai-gateway/pricing: 402: no credits are left.
+# https://vercel.com/docs/ai-gateway/pricing: 402 (`insufficient_funds`): no credits are left.
 VERCEL: Refusals = {**OPENAI, "402": RefusalScope.ACCOUNT}
 
 # https://docs.voyageai.com/docs/error-codes: 403: the IP address is not allowed.
@@ -306,6 +329,8 @@ CLOUDFLARE: Refusals = {
     "3036": RefusalScope.ACCOUNT,  # the daily allocation
     "3039": RefusalScope.MODEL,
     "3040": RefusalScope.VENDOR,
+    "3023": RefusalScope.ACCOUNT,  # the account is blocked
+    "3041": RefusalScope.MODEL,
     "3042": RefusalScope.MODEL,
     "5007": RefusalScope.MODEL,
     "5016": RefusalScope.MODEL,

@@ -96,8 +96,8 @@ SGLANG = Provider(
     strict_format=False,
     transform_request=older_format,
 )
-# https://www.jan.ai/docs/desktop/api-server: a desktop application's server, which may require a
-# key.
+# https://jan.ai/docs/desktop/api-preference: a desktop application's server, which requires the key
+# that is set in it.
 JAN = Provider(
     name="jan",
     refusals=refusal_codes.LOCAL,
@@ -107,7 +107,7 @@ JAN = Provider(
     strict_format=False,
     transform_request=older_format,
 )
-# https://localai.io/features/openai-functions/ and https://localai.io/basics/getting_started/
+# https://localai.io/docs/basics/try/: needs a key if it was started with one.
 LOCALAI = Provider(
     name="localai",
     refusals=refusal_codes.LOCAL,
@@ -117,8 +117,8 @@ LOCALAI = Provider(
     strict_format=False,
     transform_request=older_format,
 )
-# https://inference.readthedocs.io/en/latest/reference/index.html: a model is the uid with which it
-# was launched.
+# https://inference.readthedocs.io/en/latest/index.html: a model is the uid with which it was
+# launched.
 XINFERENCE = Provider(
     name="xinference",
     refusals=refusal_codes.LOCAL,

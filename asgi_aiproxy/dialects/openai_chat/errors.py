@@ -170,6 +170,7 @@ def read_error(answer: dict[str, Any], status: int) -> APIError:
     metadata = found.get("metadata")
     azure_error = found.get("innererror")
     words = _parsing.words(
+        metadata.get("limit_source") if isinstance(metadata, dict) else None,  # OpenRouter
         code,
         azure_error.get("code") if isinstance(azure_error, dict) else None,
         found.get("error_code"),
