@@ -15,7 +15,7 @@ from asgi_aiproxy.errors import APIError, ConfigurationError, ErrorKind
 from asgi_aiproxy.keys import Key
 from asgi_aiproxy.passthrough.headers import INTERNAL, VENDOR, HeaderPolicy
 from asgi_aiproxy.passthrough.path_patterns import PathPatterns, relative_to_base
-from asgi_aiproxy.providers.base import Provider
+from asgi_aiproxy.providers.base import HeaderAuth, Provider
 from asgi_aiproxy.providers.path_profiles import PATH_PROFILES, PathProfile
 
 Paths = Literal["all"] | Iterable[str]
@@ -176,10 +176,13 @@ def _vendor_target(provider: Provider, paths: Paths | None) -> ProxyTarget:
 
 
 def _protected_headers(provider: Provider) -> frozenset[str]:
-    """Return the provider's headers that a caller must not override."""
+    """Return the provider's headers that a caller must not override, and that of the key."""
     dialect = provider.dialect
     names = dialect.request_headers if isinstance(dialect, InboundDialect) else frozenset[str]()
-    return frozenset(name.lower() for name in provider.headers if name.lower() not in names)
+    own = {name.lower() for name in provider.headers} - names
+    if isinstance(provider.auth, HeaderAuth):
+        own.add(provider.auth.name.lower())
+    return frozenset(own)
 
 
 def _open_paths(paths: Paths | None) -> PathPatterns | None:

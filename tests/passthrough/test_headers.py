@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import pytest
 
 from asgi_aiproxy import InjectKey, Key, KeyPool, OpenAIShim, PassthroughProxy, Provider
-from asgi_aiproxy.providers import GEMINI, OPENAI, query
+from asgi_aiproxy.providers import GEMINI, OPENAI, header, query
 from asgi_aiproxy.upstream import SocketTransport
 from tests.support import asgi_client as asgi
 from tests.support.scripted_upstream import Upstream, answers
@@ -60,6 +61,14 @@ async def test_method_overrides_and_accounts_of_the_caller_are_not_sent_to_a_ven
     app = PassthroughProxy(row, transport=upstream.transport)
     seen = await sent(app, upstream, ACCOUNTS)
     assert seen["openai-organization"] == "org-ours"
+
+
+async def test_a_vendor_gets_its_key_alone_whatever_header_that_is_in() -> None:
+    upstream = Upstream(answers())
+    row = replace(OPENAI, auth=header("X-Vendor-Key")).using(SECRET)
+    app = PassthroughProxy(row, transport=upstream.transport)
+    seen = await sent(app, upstream, {"x-vendor-key": "mine"})
+    assert seen["x-vendor-key"] == SECRET
 
 
 async def test_with_a_key_of_its_own_a_caller_names_its_account() -> None:
