@@ -11,6 +11,7 @@ from asgi_aiproxy.errors import ConfigurationError, invalid
 from asgi_aiproxy.principal import Budget, Period, TemporaryRaise
 
 _MAX_RAISES = 20  # of one budget at the same time
+_MAX_SECONDS = 10 * 366 * 86400
 
 
 class BudgetRaise(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -22,7 +23,7 @@ class BudgetRaise(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     units: Annotated[int, Meta(ge=1, lt=2**53)] | UnsetType = UNSET
     per: Period = "total"
     until: float | UnsetType = UNSET
-    seconds: Annotated[float, Meta(gt=0, le=10 * 366 * 86400)] | UnsetType = UNSET
+    seconds: Annotated[float, Meta(gt=0, le=_MAX_SECONDS)] | UnsetType = UNSET
 
     def __post_init__(self) -> None:
         if isinstance(self.usd, UnsetType) is isinstance(self.units, UnsetType):
@@ -33,13 +34,15 @@ class BudgetRaise(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     def applied(self, budgets: tuple[Budget, ...], now: float) -> tuple[Budget, ...]:
         """Return the budgets with the raise, and without raises that have ended.
 
-        Raises APIError if none of them has this unit and period, or the raise is in the past.
+        Raises APIError if none of them has this unit and period, or the raise ends in the past or
+        in more than ten years.
         """
         until = self.until if isinstance(self.until, float | int) else None
         if isinstance(self.seconds, float | int):
             until = now + self.seconds
-        if until is None or until <= now:
-            raise invalid("until: must be a Unix time in seconds, in the future.", "until")
+        if until is None or not now < until <= now + _MAX_SECONDS:
+            message = "until: must be a Unix time in seconds, in the next ten years."
+            raise invalid(message, "until")
         unit = "units" if isinstance(self.units, int) else "usd"
         amount = self.units if isinstance(self.units, int) else 0
         if isinstance(self.usd, float | int):

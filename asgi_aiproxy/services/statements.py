@@ -25,7 +25,7 @@ _AMOUNTS = ("requests", "failed", "input", "output", "usd", "not_charged_usd", "
 class StatementQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The month of a statement, as `2026-11`; by default the current one (UTC)."""
 
-    month: Annotated[str, Meta(pattern=r"^(\d{4}-(0[1-9]|1[0-2]))?\Z")] = ""
+    month: Annotated[str, Meta(pattern=r"^([1-9][0-9]{3}-(0[1-9]|1[0-2]))?\Z")] = ""
 
 
 class StatementLine(msgspec.Struct, frozen=True, kw_only=True):

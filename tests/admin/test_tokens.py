@@ -306,6 +306,8 @@ async def test_a_budget_is_raised_for_some_time(client: Client, kind: str) -> No
     for body, field in (
         ({"usd": 1, "per": "day", "seconds": 60}, "per"),
         ({"usd": 1, "until": 5}, "until"),
+        ({"usd": 1, "until": time.time() * 1000}, "until"),
+        ({"usd": 1, "until": 1e300}, "until"),
         ({"usd": 1}, "until"),
         ({"seconds": 60}, "usd"),
     ):
