@@ -8,6 +8,7 @@ The format has no final frame, so a finish reason shows that the response is com
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from asgi_aiproxy import _json
@@ -21,6 +22,8 @@ from asgi_aiproxy.framing import Frame, SSEFramer, encode_frame, split_before
 from asgi_aiproxy.messages import Usage
 
 _CONTENT_MARKS = (b'"functionCall"', b'"inlineData"', b'"executableCode"')
+_USAGE = b'"usageMetadata"'
+_has_usage = re.compile(_USAGE + rb"\s*:").search
 _MARKS = (b'"error"', b'"finishReason"', b'"blockReason"')
 
 
@@ -54,7 +57,9 @@ class GeminiNativeStream:
         if not self._answered:  # `thought` marks the texts that are reasoning
             has_text = out.count(b'"text"') > out.count(b'"thought"')
             self._answered = has_text or any(out.find(kind) >= 0 for kind in _CONTENT_MARKS)
-        if out.find(b'"usageMetadata"') >= 0:
+        found = out.rfind(_USAGE)
+        # (The word may also be all of a text; a member has a colon, rarely after white space.)
+        if found >= 0 and (out.startswith(b":", found + len(_USAGE)) or _has_usage(out)):
             self._unparsed = out
         return out, rest
 

@@ -201,6 +201,24 @@ def test_content_in_unparsed_frames_counts_as_content() -> None:
     assert verbatim.close() == b""
 
 
+def unfinished(text: str, after: str = "") -> bytes:
+    """A frame with a text, and further members of the chunk."""
+    content = json.dumps({"content": {"parts": [{"text": text}], "role": "model"}})
+    return f'data: {{"candidates":[{content}]{after}}}\n\n'.encode()
+
+
+@pytest.mark.parametrize("colon", [":", " : "], ids=["usual", "spaced"])
+def test_a_text_that_is_the_name_of_the_usage_hides_no_usage(colon: str) -> None:
+    verbatim = NativeStreamTranslator(
+        GEMINI_CONTENT.native_stream(usage_wanted=True, strict_format=True)
+    )
+    for count in (1, 9):
+        usage = f',"usageMetadata"{colon}{{"candidatesTokenCount":{count}}}'
+        verbatim.feed(unfinished("Hi.", usage))
+    verbatim.feed(unfinished("usageMetadata"))
+    assert verbatim.usage == Usage(output=9)
+
+
 def test_reasoning_in_unparsed_frames_does_not_count_as_content() -> None:
     verbatim = NativeStreamTranslator(
         GEMINI_CONTENT.native_stream(usage_wanted=True, strict_format=True)
