@@ -128,7 +128,7 @@ class HeaderPolicy:
         if not TOKEN.fullmatch(text):
             raise AmbiguousFramingError("A header of the request is not valid.")
         role = _READ if text in _READ_IN_REQUESTS or text in self.read else 0
-        if not strip_credentials([(name, b"")], frozenset()):
+        if not strip_credentials([(text.encode("latin-1"), b"")], frozenset()):
             return "", role | _CREDENTIAL, text
         stays = (
             text in _HOP_BY_HOP
@@ -223,7 +223,7 @@ def read_request_headers(raw_headers: RawHeaders, policy: HeaderPolicy) -> Reque
         if role & _CREDENTIAL:
             credentials.append(pair)
         elif role & _CONTROL:
-            add_control_header(read, *pair)
+            add_control_header(read, name.encode(), pair[1])
     length: int | None = None
     if "content-length" in read or "transfer-encoding" in read:
         length = _body_length(read)

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from asgi_aiproxy import InjectKey, Key, KeyPool, OpenAIShim, PassthroughProxy, Provider
+from asgi_aiproxy.passthrough.headers import VENDOR, AmbiguousFramingError, read_request_headers
 from asgi_aiproxy.providers import GEMINI, OPENAI, header, query
 from asgi_aiproxy.upstream import SocketTransport
 from tests.support import asgi_client as asgi
@@ -69,6 +70,15 @@ async def test_a_vendor_gets_its_key_alone_whatever_header_that_is_in() -> None:
     app = PassthroughProxy(row, transport=upstream.transport)
     seen = await sent(app, upstream, {"x-vendor-key": "mine"})
     assert seen["x-vendor-key"] == SECRET
+
+
+def test_names_of_headers_are_recognized_in_any_case() -> None:
+    given = [(b"Authorization", b"Bearer s"), (b"AIProxy-Key", b"k"), (b"Content-Length", b"5")]
+    found = read_request_headers(given, VENDOR)
+    assert (found.passed, found.credentials, found.length) == ([], given[:1], 5)
+    assert found.read["aiproxy-key"] == "k"
+    with pytest.raises(AmbiguousFramingError):
+        read_request_headers([*given, (b"content-length", b"5")], VENDOR)
 
 
 async def test_with_a_key_of_its_own_a_caller_names_its_account() -> None:
