@@ -46,6 +46,7 @@ from tests.support.stream_fixtures import (
     UPDATE,
     Meaning,
     Stream,
+    as_in,
     cut,
     decode,
     faces,
@@ -76,7 +77,7 @@ def report(face: Dialect, events: list[Event], error: APIError | None = None) ->
 
 def without_unsupported(face: str, answer: Response) -> Meaning:
     """The meaning of an answer without what a client API cannot express."""
-    meant = meaning(answer)
+    meant = meaning(as_in(face, answer))
     stop, usage = meant.stop, meant.usage
     refused = any(isinstance(block, Refusal) for block in answer.blocks)
     if refused and face == "anthropic" and stop == "end" and not meant.calls:
@@ -318,7 +319,7 @@ def content(response: Response) -> bool:
                 return True
             case ToolCall():
                 return True
-            case Media(data=data) if data:
+            case Media(data=data, url=url) if data or url:
                 return True
     return False
 

@@ -416,6 +416,54 @@ def test_signatures_of_other_vendors_are_restored_in_their_places(streamed: bool
     assert list(message.parts) == SIGNED
 
 
+SUMMARY, DETAIL = ("reasoning_summary_text", "In short."), ("reasoning_text", "At length.")
+
+
+@pytest.mark.parametrize("texts", [(SUMMARY,), (DETAIL,), (SUMMARY, DETAIL)])
+def test_an_items_summary_is_its_reasoning_whole_and_streamed(
+    texts: tuple[tuple[str, str], ...],
+) -> None:
+    members = {"reasoning_summary_text": "summary", "reasoning_text": "content"}
+    item = {"type": "reasoning", "id": "rs_1", "summary": []} | {
+        members[kind]: [{"type": kind, "text": text}] for kind, text in texts
+    }
+    answer = {"id": "resp_1", "model": "m", "status": "completed", "output": [item]}
+    decoder = DIALECT.decoder()
+    events = [
+        {"type": "response.created", "response": {**answer, "output": []}},
+        {"type": "response.output_item.added", "output_index": 0, "item": {**item, "summary": []}},
+        *(
+            {"type": f"response.{kind}.delta", "output_index": 0, "delta": half}
+            for kind, text in texts
+            for half in (text[:3], text[3:])
+        ),
+        {"type": "response.output_item.done", "output_index": 0, "item": item},
+        {"type": "response.completed", "response": answer},
+    ]
+    streamed = fold([e for event in events for e in decoder.feed(json.dumps(event).encode())])
+    whole = DIALECT.decode_response(json.dumps(answer).encode())
+    assert whole.blocks == streamed.blocks == (Reasoning(texts[0][1]),)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_an_image_by_address_is_a_link_in_the_text(streamed: bool) -> None:
+    picture = Media(kind="image", url="https://a.example/b (1).png?c=%20")
+    request = Request(model="m", messages=(user("Hi."),))
+    answer = Response(id="a", model="m", blocks=(Text("See: "), picture, Text("Done.")))
+    if streamed:
+        encoder = DIALECT.encoder(request)
+        data = b"".join([encoder.feed(event) for event in unfold(answer)])
+        last = json.loads(cut(SSEFramer(), [data])[-1])["response"]
+    else:
+        last = json.loads(DIALECT.encode_response(answer, request))
+    (item,) = last["output"]
+    assert [part["text"] for part in item["content"]] == [
+        "See: ",
+        "![image](https://a.example/b%20%281%29.png?c=%20)\n",
+        "Done.",
+    ]
+
+
 # ── read by OpenAI's own client ──────────────────────────────────────────────
 
 event_type: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)

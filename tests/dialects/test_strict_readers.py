@@ -18,7 +18,7 @@ from asgi_aiproxy.translate import StreamTranslator
 from tests.support.readers import READERS, Answer, sdk
 from tests.support.recordings import needs_recordings
 from tests.support.strategies import streams
-from tests.support.stream_fixtures import STREAMS, Stream, cut, decode, faces, meaning
+from tests.support.stream_fixtures import STREAMS, Stream, as_in, cut, decode, faces, meaning
 from tests.test_recordings import STREAMS as RECORDED, framer_of, language_of, stream_of
 
 REQUEST = Request(model="m", messages=(Message("user", (Text("Hi"),)),), stream=True)
@@ -49,7 +49,7 @@ def check_stream(stream: Stream, face: str) -> None:
         assert answer.error is not None
         assert answer.error["message"] == error.message
         return
-    meant = meaning(fold(events))
+    meant = meaning(as_in(face, fold(events)))
     if face == "anthropic" and answer.finish != "filter":
         assert meant.said.startswith(answer.said)  # only refusals have an explanation there
     else:

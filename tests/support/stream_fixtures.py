@@ -39,6 +39,7 @@ from asgi_aiproxy.messages import (
     BlockEnd,
     BlockStart,
     Event,
+    Media,
     MessageEnd,
     MessageStart,
     Reasoning,
@@ -216,6 +217,17 @@ def meaning(response: Response) -> Meaning:
         if usage is None
         else (usage.input, usage.output, usage.cache_read, usage.reasoning),
     )
+
+
+def as_in(face: str, response: Response) -> Response:
+    """The answer as a client API has it: in the Responses API, an image by address is text."""
+    if face != "openai_responses":
+        return response
+    blocks = [
+        Text(f"![image]({block.url})\n") if isinstance(block, Media) and block.url else block
+        for block in response.blocks
+    ]
+    return msgspec.structs.replace(response, blocks=tuple(blocks))
 
 
 def arguments(text: str) -> Any:

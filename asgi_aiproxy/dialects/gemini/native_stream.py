@@ -21,7 +21,7 @@ from asgi_aiproxy.errors import APIError
 from asgi_aiproxy.framing import Frame, SSEFramer, encode_frame, split_before
 from asgi_aiproxy.messages import Usage
 
-_CONTENT_MARKS = (b'"functionCall"', b'"inlineData"', b'"executableCode"')
+_CONTENT_MARKS = (b'"functionCall"', b'"inlineData"', b'"fileData"', b'"executableCode"')
 _USAGE = b'"usageMetadata"'
 _has_usage = re.compile(_USAGE + rb"\s*:").search
 _MARKS = (b'"error"', b'"finishReason"', b'"blockReason"')

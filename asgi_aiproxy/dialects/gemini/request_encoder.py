@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import base64
-import mimetypes
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from asgi_aiproxy import _json
 from asgi_aiproxy.dialects import _json_schema, _media, _parsing
 from asgi_aiproxy.dialects._unsupported import unsupported_fields
 from asgi_aiproxy.dialects.base import ProviderRequest
 from asgi_aiproxy.dialects.gemini import capabilities, json_schema
+from asgi_aiproxy.dialects.gemini.responses import DEFAULT_TYPE, encode_link
 from asgi_aiproxy.dialects.gemini.thinking import thinking_config
 from asgi_aiproxy.errors import invalid
 from asgi_aiproxy.inspection import check_model
@@ -186,15 +186,11 @@ class _Writer:
 
     def _media(self, media: Media) -> dict[str, Any]:
         if media.url or media.file:
-            uri = media.url or media.file
-            kind = media.media_type if "*" not in media.media_type else ""
-            guessed = mimetypes.guess_type(urlsplit(uri).path)[0]
-            data = {"fileUri": uri, "mimeType": kind or guessed or _DEFAULT_TYPE[media.kind]}
-            return {"fileData": data}
+            return encode_link(media)
         if media.text:
             data64 = base64.b64encode(media.text.encode("utf-8", "replace")).decode()
             return {"inlineData": {"mimeType": media.media_type or "text/plain", "data": data64}}
-        kind = _media.media_type(media) or _DEFAULT_TYPE[media.kind]
+        kind = _media.media_type(media) or DEFAULT_TYPE[media.kind]
         if kind.startswith("image/") and kind not in _IMAGES:
             raise invalid(
                 f"Google's models accept images as PNG, JPEG, WebP, HEIC or HEIF, not {kind}.",
@@ -314,9 +310,3 @@ def _marked(part: dict[str, Any]) -> dict[str, Any]:
 
 
 _IMAGES = frozenset({"image/png", "image/jpeg", "image/webp", "image/heic", "image/heif"})
-_DEFAULT_TYPE = {
-    "image": "image/jpeg",
-    "audio": "audio/wav",
-    "video": "video/mp4",
-    "document": "application/pdf",
-}

@@ -5,8 +5,10 @@ https://ai.google.dev/api/generate-content
 
 from __future__ import annotations
 
+import mimetypes
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 from asgi_aiproxy import _json
 from asgi_aiproxy.dialects import _parsing
@@ -28,6 +30,12 @@ from asgi_aiproxy.messages import (
 )
 
 NAME = "gemini"
+DEFAULT_TYPE = {  # of a file whose media type is not known
+    "image": "image/jpeg",
+    "audio": "audio/wav",
+    "video": "video/mp4",
+    "document": "application/pdf",
+}
 
 STOPS = {
     "STOP": StopReason.END,
@@ -137,8 +145,18 @@ def write(block: Block, carried: str = "") -> Iterator[dict[str, Any]]:
             yield {"functionCall": {"id": call_id, "name": name, "args": args}, **signed}
         case Media(data=data) if data:
             yield {"inlineData": {"mimeType": block.media_type, "data": data}, **signed}
+        case Media(url=url) if url:
+            yield {**encode_link(block), **signed}
         case Opaque("gemini", payload):
             yield dict(payload)
+
+
+def encode_link(media: Media) -> dict[str, Any]:
+    """A part for a file that has only an address; the media type is required."""
+    uri = media.url or media.file
+    kind = media.media_type if "*" not in media.media_type else ""
+    kind = kind or mimetypes.guess_type(urlsplit(uri).path)[0] or DEFAULT_TYPE[media.kind]
+    return {"fileData": {"fileUri": uri, "mimeType": kind}}
 
 
 def decode_media(blob: Mapping[str, Any], extra: Extra) -> Media:
@@ -146,8 +164,8 @@ def decode_media(blob: Mapping[str, Any], extra: Extra) -> Media:
     media_type = _parsing.get_text(blob, "mimeType")
     head = media_type.partition("/")[0]
     kind: Any = head if head in ("image", "audio", "video") else "document"
-    data = _parsing.get_text(blob, "data")
-    return Media(kind=kind, media_type=media_type, data=data, extra=extra)
+    data, uri = _parsing.get_text(blob, "data"), _parsing.get_text(blob, "fileUri")
+    return Media(kind=kind, media_type=media_type, data=data, url=uri, extra=extra)
 
 
 def decode_citations(candidate: Mapping[str, Any], text: str) -> tuple[Citation, ...]:

@@ -190,7 +190,7 @@ class Decoder:
                 yield from self._call(call, extra)
             case {"text": str(text)}:
                 yield from self._add_text(part, text, extra)
-            case {"inlineData": dict(blob)} if not part.get("thought"):
+            case {"inlineData": dict(blob)} | {"fileData": dict(blob)} if not part.get("thought"):
                 yield from self._blocks.single(responses.decode_media(blob, extra))
             case {"thoughtSignature": str()} if part.keys() <= {"thoughtSignature", "thought"}:
                 yield from self._add_text({"text": "", **part}, "", extra)

@@ -9,6 +9,7 @@ import base64
 import binascii
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 
@@ -47,6 +48,7 @@ from asgi_aiproxy.messages import (
 )
 
 _REASONS = {"max_output_tokens": StopReason.LENGTH, "content_filter": StopReason.FILTER}
+_SAFE = "/:?#[]@!$&'*+,;=%~"  # of an address in Markdown, which ends at a parenthesis
 _WORDS = {StopReason.LENGTH: "max_output_tokens", StopReason.FILTER: "content_filter"}
 _CODES = {
     ErrorKind.LIMITED: "rate_limit_exceeded",
@@ -301,6 +303,8 @@ def encode_items(response: Response, request: Request, ids: Ids) -> Iterator[dic
     refusal = Refusal(response.refusal) if response.refusal else None
     begins = 0  # characters of text before the block
     for block in (*response.blocks, *((refusal,) if refusal is not None else ())):
+        if isinstance(block, Media) and block.url:
+            block = image_link(block)
         said = isinstance(block, Text | Refusal)
         if not said or carriers:
             if content:
@@ -387,6 +391,11 @@ def call_item(call: ToolCall, id: str, tools: Declared, status: str) -> dict[str
     """A call of a function, of a custom tool or of the tool search."""
     what = write_call(call, tools)
     return {"id": id, "type": what["type"], "status": status, **what}
+
+
+def image_link(media: Media) -> Text:
+    """An image that has only an address, in Markdown: images of this API are base64."""
+    return Text(f"![image]({quote(media.url, safe=_SAFE)})\n")
 
 
 def image_item(media: Media, id: str) -> dict[str, Any]:

@@ -173,6 +173,9 @@ class Encoder:
                 if item["type"] == "function_call":
                     part.frame_deltas(b"response.function_call_arguments.delta")
                 return out + added
+            case Media(url=url) if url:
+                begun = self._begin_text(event.index, Text())
+                return begun + self.feed(BlockDelta(event.index, responses.image_link(block).text))
             case Media(kind="image", data=data) if data:
                 return self._end_message() + self._whole_item(
                     responses.image_item(block, self._ids.item("ig"))

@@ -55,7 +55,8 @@ class Decoder:
     """Converts the events of a stream to neutral ones.
 
     A part of a message is a block, and so is a reasoning item with all its parts. The key of a
-    block is the item's index, and for parts of a message also the part's.
+    block is the item's index, and for parts of a message also the part's. Of an item's summary and
+    its reasoning, the one that comes first is the block's text, as in `responses.reasoning_text`.
     """
 
     def __init__(self) -> None:
@@ -79,6 +80,7 @@ class Decoder:
         ] = {}  # texts of custom tools' inputs, by item
         self._empty: set[int] = set()  # blocks of calls without arguments so far
         self._called = False
+        self._thoughts: dict[Any, str] = {}  # types of the events with an item's reasoning
         self._reasoning_ids: dict[Any, str] = {}  # ids of reasoning items that must be sent back
 
     def feed(self, data: bytes) -> Sequence[Event]:
@@ -93,7 +95,7 @@ class Decoder:
                 key: Hashable = event.output_index
                 if kind is Text or kind is Refusal:
                     key = event.output_index, event.content_index
-                elif kind is None and event.type != _ARGUMENTS:
+                elif event.type not in (_ARGUMENTS, self._thoughts.get(key)):
                     return self._parse_event(data)
                 number = self._open.get(key)
                 if number is not None:
@@ -173,7 +175,7 @@ class Decoder:
             case _ if kind in _TEXTS:
                 text = _parsing.get_text(event, "delta")
                 if _TEXTS[kind] is Reasoning:
-                    yield from self._add_text(index, self._reasoning_block(index), text)
+                    yield from self._add_thought(index, kind, text)
                 else:
                     part = index, event.get("content_index", 0)
                     yield from self._add_text(part, _TEXTS[kind](), text)
@@ -181,10 +183,15 @@ class Decoder:
                 yield from self._end(_object(event.get("response")))
 
     def _added_reasoning(self, index: Any, item: dict[str, Any]) -> None:
+        self._thoughts.pop(index, None)  # some servers give several items one index
         item_id = _parsing.get_text(item, "id")
         carrier = ":" in _parsing.get_text(item, "encrypted_content")  # a carrier of another vendor
         if "encrypted_content" in item and item_id and not carrier:
             self._reasoning_ids[index] = item_id
+
+    def _add_thought(self, index: Any, kind: str, text: str) -> Iterator[Event]:
+        if text and self._thoughts.setdefault(index, kind) == kind:
+            yield from self._add_text(index, self._reasoning_block(index), text)
 
     def _reasoning_block(self, index: Any) -> Reasoning:
         item_id = self._reasoning_ids.get(index)

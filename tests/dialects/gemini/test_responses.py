@@ -375,6 +375,7 @@ def test_a_whole_response_is_encoded() -> None:
                             }
                         },
                         {"inlineData": {"mimeType": "image/png", "data": PNG}},
+                        {"fileData": {"fileUri": "https://a.example", "mimeType": "image/jpeg"}},
                         {"executableCode": {"code": "x"}},
                     ],
                     "role": "model",
