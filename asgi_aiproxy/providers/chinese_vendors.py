@@ -119,6 +119,7 @@ VOLCENGINE = Provider(
     ),
 )
 # https://cloud.baidu.com/doc/qianfan/s/rmh4stn9m (Qianfan, ERNIE; API keys begin with `bce-v3/`).
+# Its limits are in headers with OpenAI's names.
 QIANFAN = Provider(
     name="qianfan",
     refusals=codes.QIANFAN,

@@ -23,7 +23,7 @@ HUGGINGFACE = Provider(
     strict_format=False,
     transform_request=vendor_format,
 )
-# https://docs.api.nvidia.com/nim/reference/llm-apis. 402: no credits are left.
+# https://docs.api.nvidia.com/nim/reference/llm-apis
 NVIDIA = Provider(
     name="nvidia",
     refusals=refusal_codes.NVIDIA,
@@ -43,7 +43,7 @@ SAMBANOVA = Provider(
     strict_format=False,
     transform_request=vendor_format,
 )
-# https://deepinfra.com/docs/openai_api
+# https://deepinfra.com/docs/advanced/openai_api
 DEEPINFRA = Provider(
     name="deepinfra",
     refusals=refusal_codes.DEEPINFRA,

@@ -173,10 +173,11 @@ FIREWORKS: Refusals = {
     "404": RefusalScope.MODEL,
 }
 
-# https://docs.perplexity.ai: as OpenAI's, with numeric codes.
+# https://docs.perplexity.ai/docs/sonar/openai-compatibility: as OpenAI's; codes are statuses.
 PERPLEXITY: Refusals = OPENAI
 
-# https://inference-docs.cerebras.ai/support/error
+# https://inference-docs.cerebras.ai/support/error lists statuses; the codes are as the API sends
+# them.
 CEREBRAS: Refusals = {
     **OPENAI,
     "402": RefusalScope.ACCOUNT,
@@ -237,7 +238,7 @@ COZE: Refusals = {
 # https://huggingface.co/docs/inference-providers/pricing: 402: the monthly credits are used up.
 HUGGINGFACE: Refusals = {**OPENAI, "402": RefusalScope.ACCOUNT, "404": RefusalScope.MODEL}
 
-# https://docs.api.nvidia.com/nim/reference: 402: no credits; 404: no such function (model).
+# 402: no credits; 404: no such function (model). No page that lists them was found.
 NVIDIA: Refusals = {**OPENAI, "402": RefusalScope.ACCOUNT, "404": RefusalScope.MODEL}
 
 # https://docs.github.com/github-models/prototyping-with-ai-models#rate-limits
@@ -260,7 +261,7 @@ SAMBANOVA: Refusals = {
     "410": RefusalScope.MODEL,
 }
 
-# https://deepinfra.com/docs/openai_api: 402: no balance; 404: no such model.
+# 402: no balance; 404: no such model. No page that lists them was found.
 DEEPINFRA: Refusals = {**OPENAI, "402": RefusalScope.ACCOUNT, "404": RefusalScope.MODEL}
 
 # https://novita.ai/docs/api-reference/basic-error-code (words in `reason`) and
@@ -292,7 +293,7 @@ VERCEL: Refusals = {**OPENAI, "402": RefusalScope.ACCOUNT}
 # https://docs.voyageai.com/docs/error-codes: 403: the IP address is not allowed.
 VOYAGE: Refusals = {**OPENAI, "403": RefusalScope.KEY, "429": RefusalScope.MODEL}
 
-# https://jina.ai/api-dashboard/rate-limit: 402: no tokens are left.
+# 402: no tokens are left (https://github.com/jina-ai/reader/issues/1125).
 JINA: Refusals = {**OPENAI, "402": RefusalScope.ACCOUNT}
 
 # https://elevenlabs.io/docs/eleven-api/resources/errors: the word is in `detail.status`. An account
