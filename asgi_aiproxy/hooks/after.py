@@ -75,6 +75,8 @@ class AfterRuns:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
+        if task.cancelled():
+            return  # its event loop ends, in which another task would not
         if self._waiting:
             ended = self._waiting.popleft()
             self._bytes -= len(ended.call.body)

@@ -104,3 +104,23 @@ async def test_shutdown_waits_as_long_as_one_hook_may_take(
                 await chat(app, number)
     assert hook.written == []
     assert "failed after the exchange" in caplog.text
+
+
+def test_what_hung_when_its_event_loop_was_closed_takes_no_place_in_the_next_one(few: None) -> None:
+    hook = Database()
+    app = gateway(hook)
+
+    async def calls_that_hang() -> None:
+        for number in range(4):
+            await chat(app, number)
+        await until(lambda: hook.busy == 2)
+
+    async def one_call() -> None:
+        hook.free = asyncio.Event()
+        hook.free.set()
+        async with app:
+            await chat(app, 9)
+
+    asyncio.run(calls_that_hang())
+    asyncio.run(one_call())
+    assert "9" in hook.written
