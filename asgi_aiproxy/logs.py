@@ -1,11 +1,11 @@
 """The log format of `serve`: text lines with their time, or one JSON object per line.
 
 Theory of operation. A line that is written at once costs a system call, which is more than the line
-itself. `BatchHandler` collects the lines that are logged within an event loop, and writes them
-together some milliseconds later; a warning or an error is written at once, with all lines before
-it. So lines are in order, a process that ends in the usual way writes all of them, and one that is
-killed loses those of the last milliseconds. Without a running event loop each line is written at
-once.
+itself. `BatchHandler` collects the lines of usage records, of which each call has one, and writes
+them together some milliseconds later. Every other line is written at once, with all lines before
+it: so lines are in order, and a server that says that it ends has written what its calls logged.
+(It ends by the signal that it got, so nothing runs after that.) A process that is killed loses
+usage lines of the last milliseconds. Without a running event loop each line is written at once.
 
 The line of a usage record is made without a `logging.LogRecord`, if `BatchHandler` is the only
 handler that would see that (`emit_usage`).
@@ -109,9 +109,9 @@ class BatchHandler(logging.StreamHandler[TextIO]):
         self.setFormatter(JSONFormatter() if format == "json" else logging.Formatter(_TEXT))
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a line, some milliseconds later if its level is below warning."""
+        """Write a line, some milliseconds later if it is that of a usage record."""
         try:
-            self._add(self.format(record), at_once=record.levelno >= logging.WARNING)
+            self._add(self.format(record), at_once=not hasattr(record, "usage"))
         except Exception:
             self.handleError(record)
 

@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 import logging
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -72,10 +73,37 @@ async def test_lines_of_an_event_loop_are_written_together(stream: Stream) -> No
     assert [line["usage"]["id"] for line in stream.lines] == [str(n) for n in range(50)]
 
 
-async def test_a_warning_is_written_at_once_after_all_lines_before_it(stream: Stream) -> None:
+@pytest.mark.parametrize("level", ["info", "warning"])
+async def test_other_lines_are_written_at_once_after_all_lines_before_them(
+    stream: Stream, level: str
+) -> None:
     await log_usage(UsageRecord(id="1"))
-    logging.getLogger(USAGE).warning("it is full")
-    assert [line["level"] for line in stream.lines] == ["info", "warning"]
+    getattr(logging.getLogger(USAGE), level)("it ends")
+    assert [line["level"] for line in stream.lines] == ["info", level]
+    assert "usage" in stream.lines[0]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it has no such signals")
+@pytest.mark.parametrize("format", ["json", "text"])
+def test_a_process_that_ends_by_its_signal_has_written_all_lines(format: LogFormat) -> None:
+    """As uvicorn ends, after it has stopped in good order."""
+    code = f"""
+import asyncio, logging, signal
+from asgi_aiproxy import UsageRecord, log_usage
+from asgi_aiproxy.logs import configure
+
+async def main():
+    configure(format={format!r})
+    await log_usage(UsageRecord(id="1", request_id="of-the-last-call"))
+    logging.getLogger("asgi_aiproxy").info("finished")
+    signal.raise_signal(signal.SIGTERM)
+
+asyncio.run(main())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == -signal.SIGTERM
+    assert "of-the-last-call" in done.stderr
+    assert "finished" in done.stderr
 
 
 async def test_the_number_of_lines_that_wait_is_limited(stream: Stream) -> None:
@@ -181,7 +209,7 @@ def test_a_line_that_cannot_be_encoded_costs_none_of_the_others() -> None:
 
     async def logged_together() -> None:
         for text in ("first", "a lone \ud800", "last \u00e9"):
-            handler.handle(logging.makeLogRecord({"levelno": logging.INFO, "msg": text}))
+            handler.handle(logging.makeLogRecord({"msg": text, "usage": None}))
 
     asyncio.run(logged_together())
     handler.close()
