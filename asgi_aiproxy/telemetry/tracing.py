@@ -3,9 +3,8 @@
 Theory of operation. `Tracing` is a hook that observes exchanges which have ended. In the context of
 the request, in which a host that is instrumented has its server span, it makes one span of kind
 CLIENT with that parent, with the times of the usage record, and one child for each request to a
-provider.
-So one logical operation is one span, fallbacks included, and nothing is added to the time of
-a call. Names are those of the semantic conventions for generative AI, in one of two generations:
+provider. So one logical operation is one span, fallbacks included, and nothing is added to the time
+of a call. Names are those of the semantic conventions for generative AI, in one of two generations:
 
 - `"0.1"`: https://github.com/open-telemetry/semantic-conventions-genai, v0.1.0;
 - `"1.41"`: https://opentelemetry.io/docs/specs/semconv/gen-ai/ up to 1.41, which most instruments
