@@ -41,7 +41,7 @@ def typed(decoder: msgspec.json.Decoder[T], data: bytes) -> T:
         # (Numbers like 1e400 are JSON; msgspec calls them a wrong type.)
         if isinstance(error, msgspec.ValidationError) and "out of range" not in str(error):
             raise
-        kind: Any = decoder.type  # type[T] before msgspec 0.23, TypeForm[T] since
+        kind: Any = decoder.type
         parsed = _lenient(data)
         try:
             value: T = msgspec.convert(parsed, kind, str_keys=True)
