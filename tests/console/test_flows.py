@@ -207,7 +207,9 @@ async def test_usage_has_charts_a_table_and_the_same_as_csv() -> None:
     assert "$0.024692" in (await own.open("/my/usage")).text  # two calls: 12345 + 12347
 
 
-async def test_get_started_waits_for_the_first_call() -> None:
+async def test_get_started_waits_for_the_first_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = int(time.time()) + 0.9  # late in a second, which must not be rounded up
+    monkeypatch.setattr(time, "time", lambda: opened)
     store = MemoryStore()
     console = Console(AdminApp(store, token=ROOT), gateway_url="../ai")
     shop = await filled(store)
@@ -217,9 +219,10 @@ async def test_get_started_waits_for_the_first_call() -> None:
     assert "https://gateway.test/x/ai/v1" in page.text
     assert "config.toml" in page.text
     [waiting] = page.page.refreshed
+    assert f"since={int(opened)}" in waiting
     assert "Waiting for a call" in (await browser.get(waiting)).text
     async with Ledger(store) as ledger:
-        await ledger(record(shop, 99, "cat", time.time() + 60, "plain"))
+        await ledger(record(shop, 99, "cat", opened + 0.01, "plain"))
     seen = await browser.get(waiting)
     assert "It works." in seen.text
     assert seen.page.refreshed == []

@@ -36,14 +36,14 @@ async def _show(request: PageRequest) -> PageAnswer:
         parts=_parts(setup),
         notes=setup.notes,
         curl=_curl(url, model),
-        since=round(time.time()),
+        since=int(time.time()),  # rounded down: calls from now on are later
         **await _found(request, time.time()),
     )
 
 
 async def _calls(request: PageRequest) -> PageAnswer:
     since = _since(request.query.get("since", ""))
-    return request.page("first_call.html", since=round(since), **await _found(request, since))
+    return request.page("first_call.html", since=int(since), **await _found(request, since))
 
 
 def _since(text: str) -> float:
