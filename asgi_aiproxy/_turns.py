@@ -10,7 +10,7 @@ is different.
 `FairTurns` is for calls beside routes of a host. In one iteration the calls run for
 `BUDGET_SECONDS` together, and at least one step; the others have their turns in the next
 iterations, in their order. So a route waits for a fraction of a millisecond, however many calls are
-ready. While there is no more to do than that, calls are not delayed.
+ready. Calls that need less than that in an iteration are not delayed.
 
 `BackgroundTurns` is for pages beside calls.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from asgi_aiproxy.cli import options, output
@@ -10,6 +11,7 @@ from asgi_aiproxy.cli.context import CommandContext, run_command
 from asgi_aiproxy.cli.options import Commands, add_command, add_command_group
 from asgi_aiproxy.config.accounts import link_url, make_users
 from asgi_aiproxy.errors import invalid
+from asgi_aiproxy.services.base import Actor
 from asgi_aiproxy.services.roles import ROLE_NUMBERS
 from asgi_aiproxy.services.users import (
     UserEdit,
@@ -104,10 +106,28 @@ def _role(arguments: argparse.Namespace) -> int:
 
 
 def _edit(arguments: argparse.Namespace, change: UserEdit, done: str) -> int:
+    return _change(arguments, lambda service, id, by: service.edit(id, change, by), f"was {done}")
+
+
+def _remove_second_factor(arguments: argparse.Namespace) -> int:
+    return _change(arguments, UserService.reset_second_factor, "signs in without a second factor")
+
+
+def _remove_passkeys(arguments: argparse.Namespace) -> int:
+    return _change(arguments, UserService.remove_passkeys, "has no passkeys")
+
+
+def _change(
+    arguments: argparse.Namespace,
+    operation: Callable[[UserService, int, Actor], Awaitable[UserOut]],
+    result: str,
+) -> int:
+    """Run an operation on a user; `result` is what is said of the user then."""
+
     async def do(context: CommandContext) -> None:
         service = _service(context)
-        user = await service.edit((await _found(service, arguments)).id, change, context.by)
-        _print(arguments, user, f"The user {user.username} was {done}.")
+        user = await operation(service, (await _found(service, arguments)).id, context.by)
+        _print(arguments, user, f"The user {user.username} {result}.")
 
     return run_command(arguments, do)
 
@@ -120,26 +140,6 @@ def _reset(arguments: argparse.Namespace) -> int:
         url = link_url(context.settings, "password", link.link)
         text = f"{user.username} can set a new password, once, within a day at:\n{url}"
         _print(arguments, link, text)
-
-    return run_command(arguments, do)
-
-
-def _remove_second_factor(arguments: argparse.Namespace) -> int:
-    async def do(context: CommandContext) -> None:
-        service = _service(context)
-        found = await _found(service, arguments)
-        user = await service.reset_second_factor(found.id, context.by)
-        _print(arguments, user, f"The user {user.username} signs in without a second factor.")
-
-    return run_command(arguments, do)
-
-
-def _remove_passkeys(arguments: argparse.Namespace) -> int:
-    async def do(context: CommandContext) -> None:
-        service = _service(context)
-        found = await _found(service, arguments)
-        user = await service.remove_passkeys(found.id, context.by)
-        _print(arguments, user, f"The user {user.username} has no passkeys.")
 
     return run_command(arguments, do)
 

@@ -13,8 +13,8 @@ import asyncio
 import contextvars
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
-from typing import NamedTuple
+from collections.abc import Callable, Coroutine
+from typing import Any, NamedTuple
 
 from asgi_aiproxy._background_tasks import start
 from asgi_aiproxy.hooks.base import Call
@@ -37,7 +37,7 @@ class AfterRuns:
     """Runs `run` for each exchange; `seconds` is the longest time that one takes."""
 
     def __init__(
-        self, run: Callable[[Call, UsageRecord], Awaitable[None]], *, seconds: float
+        self, run: Callable[[Call, UsageRecord], Coroutine[Any, Any, None]], *, seconds: float
     ) -> None:
         self._run = run
         self._seconds = seconds
@@ -66,12 +66,9 @@ class AfterRuns:
                 )
 
     def _start(self, call: Call, record: UsageRecord) -> None:
-        task = start(self._work(call, record), what="hooks after an exchange")
+        task = start(self._run(call, record), what="hooks after an exchange")
         self._tasks.add(task)
         task.add_done_callback(self._ended)
-
-    async def _work(self, call: Call, record: UsageRecord) -> None:
-        await self._run(call, record)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -81,7 +78,11 @@ class AfterRuns:
             ended = self._waiting.popleft()
             self._bytes -= len(ended.call.body)
             ended.context.run(self._start, ended.call, ended.record)
-        elif self._overflow:
+        else:
+            self._report_overflow()
+
+    def _report_overflow(self) -> None:
+        if self._overflow:
             logger.error("hooks did not see the end of %d calls in all", self._overflow)
             self._overflow = 0
 
@@ -94,12 +95,9 @@ class AfterRuns:
             )
         if self._waiting:
             self.lost += len(self._waiting)
-            logger.error(
-                "%d calls wait for hooks that run after them: they are not seen by them, there was "
-                "no time left",
-                len(self._waiting),
-            )
+            self._overflow += len(self._waiting)
             self._waiting.clear()
             self._bytes = 0
+        self._report_overflow()
         if self._tasks:  # began a moment ago, with the same limit
             await asyncio.wait(tuple(self._tasks), timeout=self._seconds)

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import subprocess
-import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 
 import httpx
 import pytest
@@ -25,12 +22,12 @@ from asgi_aiproxy.quotas.grants import request_grants, reserve
 from asgi_aiproxy.stores.redis import RedisStore
 from asgi_aiproxy.testing import Answer, MockProvider, serve
 from asgi_aiproxy.usage.ledger import Ledger
-from tests.support import redis_server
 from tests.support.metered_gateway import COST
+from tests.support.worker_process import started, worker
 
 pytestmark = pytest.mark.anyio
 
-ROOT = Path(__file__).parents[2]
+APP = "tests.support.account_worker:app"
 BODY = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2}
 
 
@@ -53,31 +50,6 @@ class World:
         return answer.status_code
 
 
-@contextmanager
-def worker(environment: dict[str, str]) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    port = redis_server.free_port()
-    command = [
-        sys.executable,
-        "-m",
-        "uvicorn",
-        "tests.support.account_worker:app",
-        "--port",
-        str(port),
-    ]
-    process = subprocess.Popen(
-        [*command, "--log-level", "error"], cwd=ROOT, env={**os.environ, **environment}
-    )
-    try:
-        yield process, f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
 @pytest.fixture
 async def world(redis_url: str) -> AsyncIterator[World]:
     mock = MockProvider(Answer("Hi", usage=Usage(input=3, output=2)))
@@ -88,23 +60,11 @@ async def world(redis_url: str) -> AsyncIterator[World]:
     ):
         environment = {"STORE": redis_url, "PREFIX": prefix, "PROVIDER": provider}
         with ExitStack() as stack:
-            workers = [stack.enter_context(worker(environment)) for _ in range(4)]
+            workers = [stack.enter_context(worker(APP, environment)) for _ in range(4)]
             async with httpx.AsyncClient() as client:
                 for _, url in workers:
-                    await up(client, url)
+                    await started(client, url)
             yield World(store, Tokens(store), mock, workers)
-
-
-async def up(client: httpx.AsyncClient, url: str) -> None:
-    end = time.monotonic() + 30
-    while time.monotonic() < end:
-        try:
-            await client.get(f"{url}/v1/models")
-        except httpx.HTTPError:
-            await asyncio.sleep(0.05)
-        else:
-            return
-    raise AssertionError("a worker did not start")
 
 
 async def test_four_workers_hold_two_hundred_callers_to_one_budget_and_one_limit(

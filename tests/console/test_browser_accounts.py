@@ -87,6 +87,23 @@ def site() -> Iterator[Site]:
             yield found
 
 
+def sign_up(page: Driver, site: Site) -> None:
+    page.open(f"{site.console}/sign-up")
+    fields = {"username": "ann", "email": "ann@example.com", "password": PASSWORD}
+    for name, value in fields.items():
+        page.type(f"#f-{name}", value)
+    check(page, site, "sign-up")
+    press(page, "/sign-up")
+    page.wait("An e-mail was sent")
+    link = re.search(r"http://\S+", site.mails[-1].text)
+    assert link
+    page.open(link[0])
+    press(page, "/verify-email")
+    page.wait("is verified")
+    sign_in(page, site)
+    page.wait("Home", "h1")
+
+
 def sign_in(page: Driver, site: Site) -> None:
     page.open(f"{site.console}/sign-in")
     page.type("#f-username", "ann")
@@ -96,21 +113,7 @@ def sign_in(page: Driver, site: Site) -> None:
 
 def test_a_user_signs_up_and_in_with_a_second_factor_and_ends_a_session(site: Site) -> None:
     with browser() as page:
-        page.open(f"{site.console}/sign-up")
-        for name, value in {
-            "username": "ann", "email": "ann@example.com", "password": PASSWORD
-        }.items():  # fmt: skip
-            page.type(f"#f-{name}", value)
-        check(page, site, "sign-up")
-        press(page, "/sign-up")
-        page.wait("An e-mail was sent")
-        link = re.search(r"http://\S+", site.mails[-1].text)
-        assert link
-        page.open(link[0])
-        press(page, "/verify-email")
-        page.wait("is verified")
-        sign_in(page, site)
-        page.wait("Home", "h1")
+        sign_up(page, site)
 
         # A second factor, and a sign-in that needs it.
         page.open(f"{site.console}/my/account")
@@ -164,20 +167,7 @@ def test_a_user_signs_up_and_in_with_a_second_factor_and_ends_a_session(site: Si
 
 def test_a_user_signs_in_with_a_passkey_and_a_cancelled_one_is_explained(site: Site) -> None:
     with browser() as page:
-        page.open(f"{site.console}/sign-up")
-        for name, value in {
-            "username": "ann", "email": "ann@example.com", "password": PASSWORD
-        }.items():  # fmt: skip
-            page.type(f"#f-{name}", value)
-        press(page, "/sign-up")
-        page.wait("An e-mail was sent")
-        link = re.search(r"http://\S+", site.mails[-1].text)
-        assert link
-        page.open(link[0])
-        press(page, "/verify-email")
-        page.wait("is verified")
-        sign_in(page, site)
-        page.wait("Home", "h1")
+        sign_up(page, site)
 
         device = {"protocol": "ctap2", "transport": "internal", "hasResidentKey": True}
         device |= {"hasUserVerification": True, "isUserVerified": True}

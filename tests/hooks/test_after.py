@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -104,6 +105,24 @@ async def test_shutdown_waits_as_long_as_one_hook_may_take(
                 await chat(app, number)
     assert hook.written == []
     assert "failed after the exchange" in caplog.text
+
+
+async def test_calls_that_still_wait_at_shutdown_are_counted_in_the_log(
+    few: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    free = asyncio.Event()
+
+    async def hang(call: Call, record: UsageRecord) -> None:
+        await free.wait()
+
+    runs = after.AfterRuns(hang, seconds=0.01)
+    request: Any = SimpleNamespace(body=b"12345")
+    for number in range(9):  # two run, five wait, and two are dropped at once
+        runs.put(request, UsageRecord(id=str(number)))
+    await runs.drain()
+    free.set()
+    assert runs.lost == 7
+    assert caplog.text.count("hooks did not see the end of 7 calls in all") == 1
 
 
 def test_what_hung_when_its_event_loop_was_closed_takes_no_place_in_the_next_one(few: None) -> None:

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import subprocess
-import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import httpx
 import pytest
@@ -20,11 +15,11 @@ import pytest
 from asgi_aiproxy.keys import Sealer
 from asgi_aiproxy.testing import serve
 from tests.support.credential_vendors import Vendors, keys_of
-from tests.support.redis_server import free_port
+from tests.support.worker_process import started, worker
 
 pytestmark = pytest.mark.anyio
 
-ROOT = Path(__file__).parents[2]
+APP = "tests.support.credential_worker:app"
 
 
 @dataclass
@@ -40,19 +35,6 @@ class World:
 
     async def all(self, model: str, calls: int = 20) -> list[httpx.Response]:
         return await asyncio.gather(*(self.chat(number, model) for number in range(calls)))
-
-
-@contextmanager
-def worker(environment: dict[str, str]) -> Iterator[str]:
-    port = free_port()
-    command = [sys.executable, "-m", "uvicorn", "tests.support.credential_worker:app"]
-    command += ["--port", str(port), "--log-level", "error"]
-    process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **environment})
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.kill()
-        process.wait()
 
 
 @pytest.fixture(scope="module")
@@ -76,22 +58,10 @@ async def world(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Asy
             "AWS_DEFAULT_REGION": "us-east-1",
             "AWS_ENDPOINT_URL_STS": f"{url}/sts",
         }
-        with worker(environment) as one, worker(environment) as other:
-            for started in (one, other):
-                await up(client, started)
+        with worker(APP, environment) as (_, one), worker(APP, environment) as (_, other):
+            for worker_url in (one, other):
+                await started(client, worker_url)
             yield World(vendors, [one, other], client)
-
-
-async def up(client: httpx.AsyncClient, url: str) -> None:
-    end = time.monotonic() + 60
-    while time.monotonic() < end:
-        try:
-            await client.get(f"{url}/v1/models")
-        except httpx.HTTPError:
-            await asyncio.sleep(0.05)
-        else:
-            return
-    raise AssertionError("a worker did not start")
 
 
 @pytest.mark.parametrize("kind", ["aws", "coze", "google"])
